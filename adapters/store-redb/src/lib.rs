@@ -1,0 +1,1 @@
+//! The default on-disk store of leno: one redb file.

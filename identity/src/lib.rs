@@ -1,0 +1,1 @@
+//! Keys, did:key, the identity trait and device certificates of leno.

@@ -1,0 +1,1 @@
+//! Records, logs, sealing, governance and sync of leno threads, without I/O.

@@ -1,0 +1,1 @@
+//! Collections of documents on leno threads, without I/O.

@@ -1,0 +1,1 @@
+//! The transport port of leno, its in-memory network and its conformance suite.
