@@ -1,0 +1,123 @@
+//! The store that forgets: for tests, benchmarks, and applications that keep nothing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::{Bound, ControlFlow};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use super::{Batch, Direction, Store, StoreError, Table, View};
+
+type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+type Tables = BTreeMap<Table, Arc<Rows>>;
+
+/// A store in memory. Clones share their rows, so that a test can "restart" a peer on them.
+// The lock belongs to this port implementation, not to the logic of the crate.
+#[derive(Clone, Default)]
+pub struct MemoryStore {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    tables: Tables,
+}
+
+impl MemoryStore {
+    /// Makes a store without rows.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A poisoned lock means that a caller's `visit` panicked; the rows are whole all the same.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows: usize = self.lock().tables.values().map(|rows| rows.len()).sum();
+        formatter.debug_struct("MemoryStore").field("rows", &rows).finish()
+    }
+}
+
+#[cfg_attr(not(target_arch = "wasm32"), async_trait)]
+#[cfg_attr(target_arch = "wasm32", async_trait(?Send))]
+impl Store for MemoryStore {
+    fn view(&self) -> Result<Box<dyn View + '_>, StoreError> {
+        Ok(Box::new(MemoryView { tables: self.lock().tables.clone() }))
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        batch.check()?;
+        let mut inner = self.lock();
+        for (table, key, value) in batch.into_writes() {
+            // Copied only while a view of it is alive.
+            let rows = Arc::make_mut(inner.tables.entry(table).or_default());
+            match value {
+                Some(value) => rows.insert(key, value),
+                None => rows.remove(&key),
+            };
+        }
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+struct MemoryView {
+    tables: Tables,
+}
+
+impl View for MemoryView {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.tables.get(&table).and_then(|rows| rows.get(key)).cloned())
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        direction: Direction,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let Some(rows) = self.tables.get(&table).filter(|_| !is_empty(from, to)) else {
+            return Ok(());
+        };
+        let range = rows.range::<[u8], _>((from, to));
+        let mut forward;
+        let mut backward;
+        let rows: &mut dyn Iterator<Item = (&Vec<u8>, &Vec<u8>)> = match direction {
+            Direction::Forward => {
+                forward = range;
+                &mut forward
+            }
+            Direction::Backward => {
+                backward = range.rev();
+                &mut backward
+            }
+        };
+        for (key, value) in rows {
+            if visit(key, value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `BTreeMap::range` panics on bounds that are the wrong way round; a scan of nothing is no mistake.
+fn is_empty(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
+    match (from, to) {
+        (Bound::Included(from), Bound::Included(to)) => from > to,
+        (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(to))
+        | (Bound::Excluded(from), Bound::Included(to)) => from >= to,
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+    }
+}
