@@ -1,1 +1,60 @@
-//! The transport port of leno, its in-memory network and its conformance suite.
+//! The transport port of leno: how opaque messages reach another device.
+//!
+//! ```
+//! use futures_executor::block_on;
+//! use leno_transport_trait::memory::{Conditions, MemoryNetwork};
+//! use leno_transport_trait::{Event, PeerId, Transport, TransportError};
+//!
+//! # fn main() -> Result<(), TransportError> {
+//! let network = MemoryNetwork::new(7, Conditions::default());
+//! let alice = network.endpoint(PeerId([1; 32]));
+//! let bob = network.endpoint(PeerId([2; 32]));
+//!
+//! block_on(async {
+//!     let peer = alice.dial(&bob.addresses()[0]).await?;
+//!     alice.send(peer, b"hello".to_vec()).await?;
+//!
+//!     assert!(matches!(bob.next().await, Some(Event::Connected { .. })));
+//!     let Some(Event::Message { from, bytes, .. }) = bob.next().await else { panic!() };
+//!     assert_eq!((from, bytes.as_slice()), (alice.local(), &b"hello"[..]));
+//!     Ok(())
+//! })
+//! # }
+//! ```
+//!
+//! # The ideas
+//!
+//! - A **message** is opaque bytes, at most [`MESSAGE_BYTES_MAX`] of them. Nothing here knows what is
+//!   in one.
+//! - A **peer** is a device that proved, while connecting, that it holds the Ed25519 key that is its
+//!   [`PeerId`]. What that device may do is decided above.
+//! - A **link** is one connection to one peer: an ordered, reliable stream of messages both ways
+//!   until it ends, and then nothing. Links are numbered, so that a late message of an old link is
+//!   told apart, and a peer has at most one live link.
+//! - **Room**, not delivery, is what [`Transport::send`] waits for. Delivery is at most once; whoever
+//!   needs to know that a message arrived says so in a message of its own.
+//!
+//! # Features
+//!
+//! - `test-util`: [`testing`](https://docs.rs/leno-transport-trait), the conformance checks that every
+//!   implementation runs.
+//!
+//! # Modules
+//!
+//! - [`memory`]: a network within one process, with latency, loss, bandwidth and partitions from one
+//!   seed and a clock that the test moves.
+
+mod address;
+mod error;
+mod event;
+pub mod memory;
+mod peer_id;
+#[cfg(feature = "test-util")]
+pub mod testing;
+mod transport;
+
+pub use address::{ADDRESS_BYTES_MAX, Address, AddressError};
+pub use error::TransportError;
+pub use event::{DisconnectReason, Event};
+pub use peer_id::PeerId;
+pub use transport::{MESSAGE_BYTES_MAX, Transport};

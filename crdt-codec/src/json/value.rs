@@ -1,0 +1,338 @@
+//! JSON values, checked once and kept in their one encoding.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::fmt;
+
+use cid::Cid;
+use ipld_core::ipld::Ipld;
+
+use super::position::PositionError;
+use crate::cbor::{self, DEPTH_MAX, DecodeError, Decoder, Encoder, KEY_BYTES_MAX, Kind};
+
+/// Longest encoding of one value, in bytes.
+pub const VALUE_BYTES_MAX: usize = 256 * 1024;
+
+/// A JSON value that lies within the bounds of this format, in strict dag-cbor.
+///
+/// Integers lie within `i64::MIN..=u64::MAX`; floats are finite and never -0.0; bytes and links are
+/// allowed because documents may carry them; map keys have at most [`KEY_BYTES_MAX`] bytes; lists
+/// and maps nest at most [`DEPTH_MAX`] deep less the path of the value; the whole has at most
+/// [`VALUE_BYTES_MAX`] bytes. Equal values have equal bytes, and `1` and `1.0` are not equal.
+///
+/// # Examples
+///
+/// ```
+/// use ipld_core::{ipld, ipld::Ipld};
+/// use leno_crdt_codec::json::Value;
+///
+/// let value = Value::new(&ipld!({"title": "Blue", "year": 1971}))?;
+/// assert_eq!(value.to_ipld(), ipld!({"year": 1971, "title": "Blue"}));
+/// assert!(Value::new(&Ipld::Float(f64::NAN)).is_err());
+/// # Ok::<(), leno_crdt_codec::json::ValueError>(())
+/// ```
+// Bytes order is the order in which sets are shown; do not derive `Ord` anew.
+#[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Value(Box<[u8]>);
+
+/// Why a value, or a change made of it, does not fit this format: a mistake of the caller.
+#[derive(Clone, Debug, Eq, Hash, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ValueError {
+    /// JSON has neither infinities nor NaN.
+    #[error("a float is not finite")]
+    NotFinite,
+    /// Integers lie within `i64::MIN..=u64::MAX`.
+    #[error("the integer {value} lies outside -2^63 to 2^64 - 1")]
+    IntegerRange {
+        /// The integer.
+        value: i128,
+    },
+    /// Lists and maps nest too deep, the path of the value included.
+    #[error("nested deeper than {DEPTH_MAX}")]
+    TooDeep,
+    /// A map key or a segment of a path is too long.
+    #[error("a key of {bytes} bytes, above {KEY_BYTES_MAX}")]
+    KeyTooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// A value or a link is too long.
+    #[error("a value of {bytes} bytes, above {bytes_max}")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+        /// The longest.
+        bytes_max: usize,
+    },
+    /// The strategy of a field asks for another kind of value.
+    #[error("expected {expected} at {path:?}")]
+    Expected {
+        /// Where.
+        path: Vec<String>,
+        /// What the strategy asks for.
+        expected: &'static str,
+    },
+    /// A count is out of bounds.
+    #[error("{count} {what}, above {max} or below the least")]
+    Count {
+        /// What is counted.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+        /// The most.
+        max: usize,
+    },
+    /// Two edits of one op touch the same thing.
+    #[error("two edits of one op touch the same thing at {path:?}")]
+    Duplicate {
+        /// Where.
+        path: Vec<String>,
+    },
+    /// An edit names replaced dots, but its change replaces nothing, or names a log twice.
+    #[error("the change at {path:?} cannot replace what it names")]
+    Seen {
+        /// Where.
+        path: Vec<String>,
+    },
+    /// Lives are counted from 1.
+    #[error("a life is counted from 1")]
+    Life,
+    /// There is no position for a list element.
+    #[error("no position for a list element")]
+    Position(#[from] PositionError),
+}
+
+impl Value {
+    /// Checks a value and encodes it; -0.0 becomes 0.0.
+    ///
+    /// # Errors
+    ///
+    /// [`ValueError`] says which bound is passed.
+    pub fn new(value: &Ipld) -> Result<Self, ValueError> {
+        // A value lies in a document at a path of at least one key.
+        check(value, DEPTH_MAX - 1)?;
+        let mut encoder = Encoder::new();
+        encoder.ipld(value);
+        Self::from_checked(encoder.into_vec().into())
+    }
+
+    /// Makes a value of a text.
+    ///
+    /// # Errors
+    ///
+    /// [`ValueError::TooLarge`].
+    pub fn text(value: &str) -> Result<Self, ValueError> {
+        let mut encoder = Encoder::new();
+        encoder.text(value);
+        Self::from_checked(encoder.into_vec().into())
+    }
+
+    /// Makes a value of an integer.
+    #[must_use]
+    pub fn int(value: i64) -> Self {
+        let mut encoder = Encoder::new();
+        encoder.int(value);
+        Self(encoder.into_vec().into())
+    }
+
+    /// Reads one value, which may nest `depth` deep.
+    pub(super) fn decode(decoder: &mut Decoder<'_>, depth: usize) -> Result<Self, DecodeError> {
+        Ok(Self(scan_value(decoder, depth)?.into()))
+    }
+
+    /// Takes bytes that were scanned before.
+    pub(super) fn from_scanned(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+
+    fn from_checked(bytes: Box<[u8]>) -> Result<Self, ValueError> {
+        if bytes.len() > VALUE_BYTES_MAX {
+            return Err(ValueError::TooLarge {
+                bytes: bytes.len(),
+                bytes_max: VALUE_BYTES_MAX,
+            });
+        }
+        Ok(Self(bytes))
+    }
+
+    /// Borrows its strict dag-cbor.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Decodes it.
+    #[must_use]
+    pub fn to_ipld(&self) -> Ipld {
+        cbor::decode_ipld(&self.0).expect("a value holds one checked item")
+    }
+
+    /// The number, if it is one.
+    #[must_use]
+    pub fn number(&self) -> Option<Number> {
+        let mut decoder = Decoder::new(&self.0);
+        match decoder.peek().ok()? {
+            Kind::Unsigned => decoder.uint().ok().map(|it| Number::Integer(it.into())),
+            Kind::Negative => decoder.int().ok().map(|it| Number::Integer(it.into())),
+            Kind::Float => decoder.float().ok().map(Number::Float),
+            Kind::Bytes
+            | Kind::Text
+            | Kind::Array
+            | Kind::Map
+            | Kind::Link
+            | Kind::Bool
+            | Kind::Null => None,
+        }
+    }
+
+    /// Tells whether lists and maps in it nest at most `depth` deep.
+    pub(super) fn fits(&self, depth: usize) -> bool {
+        depth + 1 >= DEPTH_MAX || scan(&mut Decoder::new(&self.0), depth).is_ok()
+    }
+}
+
+/// Equal values have equal bytes, so that a map keyed by values is searched by bytes.
+impl Borrow<[u8]> for Value {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Value({:?})", self.to_ipld())
+    }
+}
+
+/// A number of a JSON value, compared exactly: no integer is rounded to a float.
+#[derive(Clone, Copy, Debug)]
+pub enum Number {
+    /// Within `i64::MIN..=u64::MAX`.
+    Integer(i128),
+    /// Finite.
+    Float(f64),
+}
+
+impl Number {
+    /// Compares by value; `1` and `1.0` are equal here.
+    #[must_use]
+    pub fn compare(self, other: Self) -> Ordering {
+        match (self, other) {
+            (Self::Integer(a), Self::Integer(b)) => a.cmp(&b),
+            (Self::Float(a), Self::Float(b)) => a.total_cmp(&b),
+            (Self::Integer(a), Self::Float(b)) => compare_mixed(a, b),
+            (Self::Float(a), Self::Integer(b)) => compare_mixed(b, a).reverse(),
+        }
+    }
+}
+
+fn compare_mixed(integer: i128, float: f64) -> Ordering {
+    // Truncation is exact below 2^127 and saturates above, where every integer here is smaller.
+    let whole = float.trunc();
+    integer
+        .cmp(&(whole as i128))
+        .then_with(|| whole.total_cmp(&float))
+}
+
+/// Checks a value without encoding it; lists and maps may nest `depth` deep.
+///
+/// # Errors
+///
+/// [`ValueError`] says which bound is passed.
+pub fn check_value(value: &Ipld) -> Result<(), ValueError> {
+    Value::new(value).map(|_| ())
+}
+
+fn check(value: &Ipld, depth: usize) -> Result<(), ValueError> {
+    match value {
+        Ipld::Integer(value) => integer(*value),
+        Ipld::Float(value) if !value.is_finite() => Err(ValueError::NotFinite),
+        Ipld::List(items) => {
+            let depth = depth.checked_sub(1).ok_or(ValueError::TooDeep)?;
+            items.iter().try_for_each(|item| check(item, depth))
+        }
+        Ipld::Map(entries) => {
+            let depth = depth.checked_sub(1).ok_or(ValueError::TooDeep)?;
+            entries.iter().try_for_each(|(key, value)| {
+                check_key(key)?;
+                check(value, depth)
+            })
+        }
+        Ipld::Link(cid) if cid.encoded_len() > cbor::LINK_BYTES_MAX => Err(ValueError::TooLarge {
+            bytes: cid.encoded_len(),
+            bytes_max: cbor::LINK_BYTES_MAX,
+        }),
+        Ipld::Null
+        | Ipld::Bool(_)
+        | Ipld::Float(_)
+        | Ipld::String(_)
+        | Ipld::Bytes(_)
+        | Ipld::Link(_) => Ok(()),
+    }
+}
+
+pub(super) fn check_key(key: &str) -> Result<(), ValueError> {
+    if key.len() > KEY_BYTES_MAX {
+        return Err(ValueError::KeyTooLong { bytes: key.len() });
+    }
+    Ok(())
+}
+
+fn integer(value: i128) -> Result<(), ValueError> {
+    if (i128::from(i64::MIN)..=i128::from(u64::MAX)).contains(&value) {
+        return Ok(());
+    }
+    Err(ValueError::IntegerRange { value })
+}
+
+/// Passes over one value with all its bounds, allocating nothing, and returns its bytes.
+pub(super) fn scan_value<'a>(
+    decoder: &mut Decoder<'a>,
+    depth: usize,
+) -> Result<&'a [u8], DecodeError> {
+    let offset = decoder.offset();
+    scan(decoder, depth)?;
+    let bytes = decoder.since(offset);
+    if bytes.len() > VALUE_BYTES_MAX {
+        return Err(DecodeError::OutOfBounds {
+            offset,
+            what: "the length of a value",
+        });
+    }
+    Ok(bytes)
+}
+
+fn scan(decoder: &mut Decoder<'_>, depth: usize) -> Result<(), DecodeError> {
+    let offset = decoder.offset();
+    match decoder.peek()? {
+        Kind::Text => decoder.text().map(|_| ()),
+        Kind::Unsigned => decoder.uint().map(|_| ()),
+        Kind::Negative => decoder.int().map(|_| ()),
+        Kind::Bool => decoder.bool().map(|_| ()),
+        Kind::Null => decoder.null().map(|_| ()),
+        Kind::Float => decoder.float().map(|_| ()),
+        Kind::Bytes => decoder.bytes().map(|_| ()),
+        Kind::Link => decoder.link().map(|_: Cid| ()),
+        Kind::Array => {
+            let depth = depth
+                .checked_sub(1)
+                .ok_or(DecodeError::TooDeep { offset })?;
+            for _ in 0..decoder.array()? {
+                scan(decoder, depth)?;
+            }
+            Ok(())
+        }
+        Kind::Map => {
+            let depth = depth
+                .checked_sub(1)
+                .ok_or(DecodeError::TooDeep { offset })?;
+            let mut previous = None;
+            for _ in 0..decoder.map()? {
+                previous = Some(decoder.key(previous)?);
+                scan(decoder, depth)?;
+            }
+            Ok(())
+        }
+    }
+}

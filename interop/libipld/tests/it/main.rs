@@ -1,0 +1,4 @@
+//! libipld as the reference of our strict dag-cbor.
+
+mod props;
+mod vectors;

@@ -1,0 +1,469 @@
+//! Runs: consecutive records of one log and the signed head that covers them.
+//!
+//! A run is how records travel and how they rest. It leaves out what the record before it tells:
+//! thread, log, seq, `prev`, digests and unchanged fields. [`Run::verify`] derives them, hashes the
+//! chain and checks the one signature at its end; nothing of a run is believed before that.
+
+use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder};
+use leno_crdt_codec::{LogId, Seq, Stamp};
+
+use crate::header::{ContextParts, decode_refs, encode_header, encode_refs};
+use crate::{
+    KeyRef, RecordId, RecordRef, SEALED_BYTES_MAX, SealedPart, SignedHead, ThreadId,
+};
+
+/// Most records in a run: a log has a signed head at least this often.
+pub const RUN_RECORDS_MAX: usize = 1024;
+
+/// Longest run, in bytes.
+pub const RUN_BYTES_MAX: usize = 1 << 20;
+
+/// Where a log stands: its last record, as far as the next one is coded against it.
+///
+/// Before the first record it describes what opened the log: seq 0, the opening's id and stamp.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Tip {
+    /// Place of the last record; 0 before the first.
+    pub seq: Seq,
+    /// Its id; before the first record, the id of the record or genesis that opened the log.
+    pub id: RecordId,
+    /// Its stamp; before the first record, that of the opening.
+    pub stamp: Stamp,
+    /// What it is sealed under; nothing before the first record.
+    pub key: Option<KeyRef>,
+}
+
+impl Tip {
+    /// Where a log begins.
+    #[must_use]
+    pub fn opened_by(id: RecordId, stamp: Stamp) -> Self {
+        Self { seq: 0, id, stamp, key: None }
+    }
+
+    pub(crate) fn encode(&self, encoder: &mut Encoder) {
+        encoder.array(if self.key.is_some() { 4 } else { 3 });
+        encoder.uint(self.seq).bytes(&self.id.0).uint(self.stamp.0);
+        if let Some(key) = &self.key {
+            key.encode(encoder);
+        }
+    }
+
+    pub(crate) fn decode(decoder: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let count = decoder.array_up_to(4)?;
+        Ok(Self {
+            seq: decoder.uint()?,
+            id: RecordId(*decoder.fixed()?),
+            stamp: Stamp(decoder.uint()?),
+            key: (count == 4).then(|| KeyRef::decode(decoder)).transpose()?,
+        })
+    }
+}
+
+/// Why a run is refused. The log is as it was.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// The bytes are no run.
+    #[error("the run does not decode")]
+    Decode(#[from] DecodeError),
+    /// The run is longer than [`RUN_RECORDS_MAX`] or [`RUN_BYTES_MAX`], or empty.
+    #[error("a run of {records} records and {bytes} bytes is out of bounds")]
+    OutOfBounds {
+        /// Records that it claims.
+        records: usize,
+        /// Its length.
+        bytes: usize,
+    },
+    /// A stamp or a seq goes beyond its last value.
+    #[error("record {seq} goes beyond the last stamp or seq")]
+    Exhausted {
+        /// Place of the record.
+        seq: Seq,
+    },
+    /// A record of the other kind than the log holds.
+    #[error("record {seq} is a control record in a data log, or the other way round")]
+    WrongKind {
+        /// Place of the record.
+        seq: Seq,
+    },
+    /// The chain that the run makes is not what the log's key signed: forged, changed, cut, moved,
+    /// re-ordered, or another branch of a forked log.
+    #[error("log {log} up to {seq} is not what its key signed")]
+    NotSigned {
+        /// The log.
+        log: LogId,
+        /// Place of the last record of the run.
+        seq: Seq,
+    },
+}
+
+/// A run as it came: a view of bytes that nobody vouches for.
+///
+/// # Shape
+///
+/// `items, signature: 64 bytes`. An item is a list of 2, 4 or 5 for a data record,
+/// `[stamp - stamp before, body]`, then `deps, control` if either is not empty, then the key if it
+/// is not that of the record before; and a list of 5 or 6 for a control record,
+/// `[stamp - stamp before, frame, deps, control, roster epoch or null]`, then the roster part if
+/// there is an epoch.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    items: &'a [u8],
+    count: usize,
+    signature: &'a [u8; 64],
+}
+
+impl<'a> Run<'a> {
+    /// Reads a run: a list of items, then a signature. The items are checked by [`Run::verify`].
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError`] for bad bytes, or if the run is out of bounds.
+    pub fn decode(decoder: &mut Decoder<'a>) -> Result<Self, VerifyError> {
+        let items = decoder.bytes()?;
+        let signature = decoder.fixed()?;
+        Self::from_parts(items, signature)
+    }
+
+    /// Puts a run together from its parts.
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::decode`].
+    pub fn from_parts(items: &'a [u8], signature: &'a [u8; 64]) -> Result<Self, VerifyError> {
+        let count = Decoder::new(items).array()?;
+        if items.len() > RUN_BYTES_MAX || count == 0 || count > RUN_RECORDS_MAX {
+            return Err(VerifyError::OutOfBounds { records: count, bytes: items.len() });
+        }
+        Ok(Self { items, count, signature })
+    }
+
+    /// How many records there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The encoded items.
+    #[must_use]
+    pub fn items(&self) -> &'a [u8] {
+        self.items
+    }
+
+    /// The signature at its end.
+    #[must_use]
+    pub fn signature(&self) -> &'a [u8; 64] {
+        self.signature
+    }
+
+    /// Writes the run for the wire.
+    pub fn encode(&self, encoder: &mut Encoder) {
+        encoder.bytes(self.items).bytes(self.signature);
+    }
+
+    /// Derives the records that follow `tip` in a log and checks that the log's key signed them.
+    ///
+    /// Memory is bounded by the run: headers of some 200 bytes per record beside the input.
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError`]. Nothing is returned of a run that is not good as a whole.
+    pub fn verify(
+        self,
+        thread: ThreadId,
+        log: LogId,
+        tip: &Tip,
+    ) -> Result<VerifiedRun<'a>, VerifyError> {
+        let run = self.derive(thread, log, tip)?;
+        let seq = run.tip.seq;
+        run.head.verify().map_err(|_| VerifyError::NotSigned { log, seq })?;
+        Ok(run)
+    }
+
+    /// As [`Run::verify`] for a run that this peer verified before it stored it.
+    pub(crate) fn derive(
+        self,
+        thread: ThreadId,
+        log: LogId,
+        tip: &Tip,
+    ) -> Result<VerifiedRun<'a>, VerifyError> {
+        let mut decoder = Decoder::new(self.items);
+        let count = decoder.array()?;
+        let mut headers = Encoder::append_to(Vec::with_capacity(self.count * 216));
+        let mut records = Vec::with_capacity(self.count);
+        let first = *tip;
+        let mut tip = *tip;
+        for _ in 0..count {
+            let record = next_record(&mut decoder, &mut headers, thread, log, &tip)?;
+            tip = Tip {
+                seq: record.seq,
+                id: record.id,
+                stamp: record.stamp,
+                key: Some(record.key),
+            };
+            records.push(record);
+        }
+        decoder.finish()?;
+        let signature = *self.signature;
+        let head = SignedHead { thread, log, seq: tip.seq, id: tip.id, signature };
+        Ok(VerifiedRun { run: self, first, tip, head, records, headers: headers.into_vec() })
+    }
+}
+
+fn next_record<'a>(
+    decoder: &mut Decoder<'a>,
+    headers: &mut Encoder,
+    thread: ThreadId,
+    log: LogId,
+    tip: &Tip,
+) -> Result<Record<'a>, VerifyError> {
+    let offset = decoder.offset();
+    let count = decoder.array_up_to(6)?;
+    let seq = tip.seq + 1;
+    let delta = decoder.uint()?;
+    let stamp = tip.stamp.0.checked_add(delta).filter(|_| delta > 0 && seq < Seq::MAX - 1);
+    let stamp = Stamp(stamp.ok_or(VerifyError::Exhausted { seq })?);
+    let body = sealed(decoder)?;
+    let (mut deps, mut control) = (Vec::new(), Vec::new());
+    if count >= 4 {
+        deps = decode_refs(decoder, log)?;
+        control = decode_refs(decoder, log)?;
+    }
+    let key = if count >= 5 { Some(KeyRef::decode(decoder)?) } else { tip.key };
+    let key = key.ok_or(DecodeError::OutOfBounds { offset, what: "the first item of a log" })?;
+    let has_roster = matches!(key, KeyRef::Control { roster: Some(_) });
+    // One encoding per record: the shortest form that says it.
+    let fits = match (count, key.is_control()) {
+        (2, false) => true,
+        (4, false) => !deps.is_empty() || !control.is_empty(),
+        (5, false) => tip.key != Some(key),
+        (5, true) => !has_roster,
+        (6, true) => has_roster,
+        _ => false,
+    };
+    if !fits {
+        return Err(DecodeError::OutOfBounds { offset, what: "the length of an item" }.into());
+    }
+    if tip.key.is_some_and(|before| before.is_control() != key.is_control()) {
+        return Err(VerifyError::WrongKind { seq });
+    }
+    let roster = has_roster.then(|| sealed(decoder)).transpose()?;
+    let context = ContextParts {
+        thread,
+        log,
+        seq,
+        prev: tip.id,
+        deps: &deps,
+        control: &control,
+        stamp,
+        key: &key,
+    };
+    let start = headers.len();
+    let part = SealedPart::of(body);
+    let context = encode_header(headers, &context, &part, roster.map(SealedPart::of).as_ref());
+    let id = RecordId::of(headers.as_slice().get(start..).unwrap_or_default());
+    Ok(Record { seq, id, stamp, key, deps, control, body, roster, context })
+}
+
+fn sealed<'a>(decoder: &mut Decoder<'a>) -> Result<&'a [u8], DecodeError> {
+    let offset = decoder.offset();
+    let sealed = decoder.bytes()?;
+    if sealed.len() > SEALED_BYTES_MAX {
+        return Err(DecodeError::OutOfBounds { offset, what: "the length of a body" });
+    }
+    Ok(sealed)
+}
+
+/// A record of a [`VerifiedRun`]: its header's fields and its sealed parts.
+#[derive(Clone, Debug)]
+pub struct Record<'a> {
+    /// Place in the log.
+    pub seq: Seq,
+    /// Its id.
+    pub id: RecordId,
+    /// Place in time.
+    pub stamp: Stamp,
+    /// What it is sealed under.
+    pub key: KeyRef,
+    /// Heads of data logs that became visible since the record before.
+    pub deps: Vec<RecordRef>,
+    /// Control records that became visible since the record before.
+    pub control: Vec<RecordRef>,
+    /// The sealed body, or the sealed frame of a control record.
+    pub body: &'a [u8],
+    /// The sealed roster part of a control record.
+    pub roster: Option<&'a [u8]>,
+    context: std::ops::Range<usize>,
+}
+
+/// A run whose every record is covered by the log's signature.
+#[derive(Clone, Debug)]
+pub struct VerifiedRun<'a> {
+    run: Run<'a>,
+    first: Tip,
+    tip: Tip,
+    head: SignedHead,
+    records: Vec<Record<'a>>,
+    headers: Vec<u8>,
+}
+
+impl<'a> VerifiedRun<'a> {
+    /// The records, in the order of the log.
+    #[must_use]
+    pub fn records(&self) -> &[Record<'a>] {
+        &self.records
+    }
+
+    /// Where the log stood before the run.
+    #[must_use]
+    pub fn first(&self) -> &Tip {
+        &self.first
+    }
+
+    /// Where the log stands after the run.
+    #[must_use]
+    pub fn tip(&self) -> &Tip {
+        &self.tip
+    }
+
+    /// The signed head at the end of the run.
+    #[must_use]
+    pub fn head(&self) -> &SignedHead {
+        &self.head
+    }
+
+    /// The run as it came.
+    #[must_use]
+    pub fn as_run(&self) -> Run<'a> {
+        self.run
+    }
+
+    /// The encoded seal context of one of this run's records: the associated data of its parts.
+    #[must_use]
+    pub fn context(&self, record: &Record<'_>) -> &[u8] {
+        self.headers.get(record.context.clone()).unwrap_or_default()
+    }
+
+    /// The row that keeps this run in a store: where the log stood, the items, the signature.
+    #[must_use]
+    pub fn to_row(&self) -> Vec<u8> {
+        let mut encoder = Encoder::append_to(Vec::with_capacity(self.run.items.len() + 192));
+        encoder.array(3);
+        self.first.encode(&mut encoder);
+        self.run.encode(&mut encoder);
+        encoder.into_vec()
+    }
+}
+
+/// Reads a row written by [`VerifiedRun::to_row`]: where the log stood, and the run.
+///
+/// # Errors
+///
+/// [`VerifyError`] if the row does not read as written.
+pub fn decode_row(row: &[u8]) -> Result<(Tip, Run<'_>), VerifyError> {
+    let mut decoder = Decoder::new(row);
+    decoder.array_of(3)?;
+    let tip = Tip::decode(&mut decoder)?;
+    let run = Run::decode(&mut decoder)?;
+    decoder.finish()?;
+    Ok((tip, run))
+}
+
+/// Builds the items of a run while a log is written.
+#[derive(Debug)]
+pub(crate) struct RunBuilder {
+    thread: ThreadId,
+    log: LogId,
+    first: Tip,
+    tip: Tip,
+    count: usize,
+    items: Encoder,
+    header: Encoder,
+}
+
+/// A record to be appended: where it stands and what it was sealed under, then its sealed parts.
+#[derive(Debug)]
+pub(crate) struct NewRecord {
+    pub(crate) deps: Vec<RecordRef>,
+    pub(crate) control: Vec<RecordRef>,
+    pub(crate) stamp: Stamp,
+    pub(crate) key: KeyRef,
+}
+
+impl RunBuilder {
+    pub(crate) fn new(thread: ThreadId, log: LogId, tip: Tip) -> Self {
+        let (items, header) = (Encoder::new(), Encoder::new());
+        Self { thread, log, first: tip, tip, count: 0, items, header }
+    }
+
+    pub(crate) fn tip(&self) -> &Tip {
+        &self.tip
+    }
+
+    pub(crate) fn is_full(&self, next: usize) -> bool {
+        let bytes = self.items.len() + next + 16;
+        self.count >= RUN_RECORDS_MAX || (self.count > 0 && bytes > RUN_BYTES_MAX)
+    }
+
+    /// Appends a record; `seal` gets the encoded seal context and returns body and roster part.
+    pub(crate) fn push(
+        &mut self,
+        new: &NewRecord,
+        seal: impl FnOnce(&[u8]) -> (Vec<u8>, Option<Vec<u8>>),
+    ) {
+        let context = ContextParts {
+            thread: self.thread,
+            log: self.log,
+            seq: self.tip.seq + 1,
+            prev: self.tip.id,
+            deps: &new.deps,
+            control: &new.control,
+            stamp: new.stamp,
+            key: &new.key,
+        };
+        self.header.clear();
+        context.encode(&mut self.header);
+        let (body, roster) = seal(self.header.as_slice());
+        self.header.clear();
+        let part = SealedPart::of(&body);
+        let roster_part = roster.as_deref().map(SealedPart::of);
+        encode_header(&mut self.header, &context, &part, roster_part.as_ref());
+
+        let delta = new.stamp.0 - self.tip.stamp.0;
+        let is_control = new.key.is_control();
+        let key_changes = self.tip.key != Some(new.key);
+        let has_refs = !new.deps.is_empty() || !new.control.is_empty();
+        let count = match (is_control, roster.is_some()) {
+            (true, true) => 6,
+            (true, false) => 5,
+            (false, _) if key_changes => 5,
+            (false, _) if has_refs => 4,
+            (false, _) => 2,
+        };
+        self.items.array(count).uint(delta).bytes(&body);
+        if count >= 4 {
+            encode_refs(&mut self.items, &new.deps);
+            encode_refs(&mut self.items, &new.control);
+        }
+        if count >= 5 {
+            new.key.encode(&mut self.items);
+        }
+        if let Some(roster) = &roster {
+            self.items.bytes(roster);
+        }
+        self.count += 1;
+        self.tip = Tip {
+            seq: self.tip.seq + 1,
+            id: RecordId::of(self.header.as_slice()),
+            stamp: new.stamp,
+            key: Some(new.key),
+        };
+    }
+
+    /// The encoded items, where the log stood before them and where it stands now.
+    pub(crate) fn finish(self) -> (Vec<u8>, Tip, Tip) {
+        let mut encoder = Encoder::append_to(Vec::with_capacity(self.items.len() + 3));
+        encoder.array(self.count).raw(self.items.as_slice());
+        (encoder.into_vec(), self.first, self.tip)
+    }
+}

@@ -1,0 +1,86 @@
+use async_trait::async_trait;
+
+use crate::{Address, Event, PeerId, TransportError};
+
+/// The longest message in bytes: a batch of 1 MiB and 64 KiB for what is around it.
+pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024 + 64 * 1024;
+
+/// One endpoint of a network: it dials, sends, and reports what happens.
+///
+/// # Contract
+///
+/// 1. A [`PeerId`] comes out of a transport only after its key was proven.
+/// 2. A peer has at most one live link. If two sides dial at once, both report the same one
+///    connection; the other is closed without a word.
+/// 3. Messages of one link arrive in the order in which their `send` calls were made, at most once,
+///    without a gap. When a link ends, the messages not yet received are gone.
+/// 4. Every queue is bounded, in bytes. A full queue makes [`send`](Self::send) wait; a peer that
+///    takes nothing for longer than the stall bound (30 s unless configured) loses the link.
+/// 5. Messages are received only as fast as [`next`](Self::next) is called. If nobody calls it,
+///    links may end as stalled.
+/// 6. An implementation may dial again by itself when a link it dialled was lost, until
+///    [`hang_up`](Self::hang_up), from either side, or [`close`](Self::close); it then reports
+///    `Connected` with a new number. It never dials an address that it was not given.
+/// 7. Dropping the endpoint ends everything that it started.
+///
+/// All methods may be called from many tasks at once. The checks in `testing` (feature `test-util`)
+/// hold an implementation to these clauses.
+#[cfg_attr(not(target_arch = "wasm32"), async_trait)]
+#[cfg_attr(target_arch = "wasm32", async_trait(?Send))]
+pub trait Transport: Send + Sync {
+    /// Returns the identity that this endpoint proves to others.
+    fn local(&self) -> PeerId;
+
+    /// Lists where others can dial this endpoint now; empty if nowhere, or after [`close`](Self::close).
+    ///
+    /// The list changes as network interfaces come and go. Each entry names this endpoint's identity
+    /// where the address format allows it.
+    fn addresses(&self) -> Vec<Address>;
+
+    /// Connects to whoever is at the address and returns who that is.
+    ///
+    /// Resolves when the link is live, at once if it already was. Idempotent. Dropping the future
+    /// gives up waiting; the link may come about all the same, and is then reported.
+    ///
+    /// # Errors
+    ///
+    /// - [`TransportError::AddressNotUnderstood`], [`TransportError::DialledSelf`]: the address.
+    /// - [`TransportError::Unreachable`]: nobody answered there, or not in our protocol.
+    /// - [`TransportError::WrongIdentity`], [`TransportError::KeyTypeNotSupported`]: who answered.
+    /// - [`TransportError::TooManyConnections`]: a limit of this endpoint.
+    /// - [`TransportError::Closed`] after `close`.
+    async fn dial(&self, address: &Address) -> Result<PeerId, TransportError>;
+
+    /// Hands a message over for sending, as soon as there is room for it.
+    ///
+    /// `Ok` means queued, not delivered. An empty message is a message. Cancel-safe: a future dropped
+    /// before it resolved sent nothing. Not idempotent. Two calls are ordered if the second began
+    /// after the first resolved.
+    ///
+    /// # Errors
+    ///
+    /// - [`TransportError::MessageTooLarge`] above [`MESSAGE_BYTES_MAX`]; the link is unharmed.
+    /// - [`TransportError::NotConnected`] if no link is live, or it ended while waiting for room.
+    /// - [`TransportError::Closed`] after `close`.
+    async fn send(&self, to: PeerId, message: Vec<u8>) -> Result<(), TransportError>;
+
+    /// Waits for the next event; `None` once the endpoint is closed.
+    ///
+    /// Cancel-safe: a future dropped before it resolved consumed nothing. Each event is given to one
+    /// caller. After [`close`](Self::close) events still queued are dropped, and the answer is `None`
+    /// for good.
+    async fn next(&self) -> Option<Event>;
+
+    /// Ends the link to the peer, if there is one, and any wish to have it back.
+    ///
+    /// When it returns, the end is queued for [`next`](Self::next) with
+    /// [`HungUp`](crate::DisconnectReason::HungUp), and `send` refuses. The other side receives what
+    /// was sent before if it keeps reading, then
+    /// [`PeerHungUp`](crate::DisconnectReason::PeerHungUp). Idempotent.
+    async fn hang_up(&self, peer: PeerId);
+
+    /// Ends every link, stops listening and makes [`next`](Self::next) return `None`.
+    ///
+    /// An implementation may take a bounded while to let queued messages out first. Idempotent.
+    async fn close(&self);
+}
