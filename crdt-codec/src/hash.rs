@@ -47,3 +47,28 @@ pub fn state_hash<'a>(
     }
     hash.finalize().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_do_not_run_into_each_other() {
+        let a = state_hash([("ab", &b"c"[..], &b"d"[..])]);
+        assert_ne!(a, state_hash([("a", &b"bc"[..], &b"d"[..])]));
+        assert_ne!(a, state_hash([("ab", &b"cd"[..], &b""[..])]));
+        assert_eq!(a, state_hash([("ab", &b"c"[..], &b"d"[..])]));
+    }
+
+    #[test]
+    fn nothing_has_the_hash_of_the_label() {
+        let label: [u8; 32] = Sha256::digest(b"leno/v1/state-hash\0").into();
+        assert_eq!(state_hash([]), label);
+    }
+
+    #[test]
+    #[should_panic(expected = "strictly ascending")]
+    fn documents_out_of_order_are_a_bug() {
+        state_hash([("b", &b""[..], &b""[..]), ("a", b"", b"")]);
+    }
+}

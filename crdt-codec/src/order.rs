@@ -107,3 +107,41 @@ pub struct Place {
     /// Which op it is, which breaks ties between equal stamps.
     pub dot: Dot,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(stamp: u64, log: u8, seq: Seq, index: u32) -> Place {
+        let log = LogId([log; 32]);
+        Place {
+            stamp: Stamp(stamp),
+            dot: Dot { log, seq, index },
+        }
+    }
+
+    #[test]
+    fn order_compares_stamp_then_log_then_seq_then_index() {
+        let ascending = [
+            place(1, 9, 9, 9),
+            place(2, 1, 9, 9),
+            place(2, 2, 1, 9),
+            place(2, 2, 2, 0),
+            place(2, 2, 2, 1),
+        ];
+        assert!(ascending.is_sorted_by(|a, b| a < b));
+    }
+
+    #[test]
+    fn full_counter_carries_into_the_milliseconds() {
+        let full = Stamp((7 << 16) | 0xffff);
+        assert_eq!(full.next(), Some(Stamp::from_millis(8)));
+        assert_eq!(Stamp(u64::MAX).next(), None);
+        assert_eq!(Stamp::from_millis(u64::MAX).millis(), (1 << 48) - 1);
+    }
+
+    #[test]
+    fn a_log_shows_as_its_first_bytes() {
+        assert_eq!(format!("{:?}", LogId([0xab; 32])), "LogId(abababab)");
+    }
+}

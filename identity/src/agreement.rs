@@ -79,7 +79,10 @@ impl AgreementKey {
     ///
     /// The result is not uniform and names nobody: derive keys from it together with both public
     /// keys, under a [`Label`](crate::Label).
-    pub fn shared_secret(&self, other: &AgreementPublicKey) -> Result<SharedSecret, AgreementError> {
+    pub fn shared_secret(
+        &self,
+        other: &AgreementPublicKey,
+    ) -> Result<SharedSecret, AgreementError> {
         let other = x25519_dalek::PublicKey::from(other.0);
         let shared = self.secret.diffie_hellman(&other);
         if !shared.was_contributory() {

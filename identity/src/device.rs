@@ -51,8 +51,11 @@ impl Device {
     /// - [`KeyError::ZeroSecret`] if `rng` gives only zeros.
     /// - [`KeyError::StuckGenerator`] if it gives the same key twice.
     pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Result<Self, KeyError> {
-        let (signing, agreement, nonce) =
-            (ed25519::draw(rng)?, ed25519::draw(rng)?, ed25519::draw(rng)?);
+        let (signing, agreement, nonce) = (
+            ed25519::draw(rng)?,
+            ed25519::draw(rng)?,
+            ed25519::draw(rng)?,
+        );
         Self::from_secrets(&signing, &agreement, &nonce)
     }
 
@@ -181,7 +184,7 @@ impl fmt::Debug for NonceSecret {
 /// [`DeviceClaim::to_bytes`] under [`Label::DEVICE_CERTIFICATE_DEVICE`].
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct DeviceCertificate {
-    statement: Statement,
+    claim: DeviceClaim,
     identity_signature: Signature,
     device_signature: [u8; 64],
 }
@@ -228,12 +231,12 @@ impl DeviceCertificate {
         let device_signature = device
             .signing_key()
             .sign(Label::DEVICE_CERTIFICATE_DEVICE, &[&claim.to_bytes()]);
-        let statement = Statement::DeviceCertificate(claim);
+        let statement = Statement::DeviceCertificate(claim.clone());
         let identity_signature = identity.sign(&statement).await?;
         let verdict = statement.verify(&identity_signature);
         verdict.map_err(IdentityError::BadSignature)?;
         Ok(Self {
-            statement,
+            claim,
             identity_signature,
             device_signature,
         })
@@ -275,7 +278,7 @@ impl DeviceCertificate {
     /// Writes the certificate.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let Statement::DeviceCertificate(claim) = &self.statement;
+        let claim = &self.claim;
         statement::encode(&Wire(
             statement::VERSION,
             ByteBuf::from(claim.identity().to_bytes()),
@@ -303,15 +306,14 @@ impl DeviceCertificate {
     ///   `now_millis`: hold it, and ask again later.
     /// - [`CertificateError::Expired`] from the moment it expires.
     pub fn verify(self, now_millis: u64) -> Result<VerifiedCertificate, CertificateError> {
-        let Statement::DeviceCertificate(claim) = &self.statement;
-        let body = claim.to_bytes();
+        let claim = &self.claim;
         let verdict = claim.device().verify(
             Label::DEVICE_CERTIFICATE_DEVICE,
-            &[&body],
+            &[&claim.to_bytes()],
             &self.device_signature,
         );
         verdict.map_err(CertificateError::DeviceSignature)?;
-        let verdict = self.statement.verify(&self.identity_signature);
+        let verdict = Statement::DeviceCertificate(claim.clone()).verify(&self.identity_signature);
         verdict.map_err(CertificateError::IdentitySignature)?;
         if claim.issued_millis() > now_millis.saturating_add(SKEW_MILLIS_MAX) {
             return Err(CertificateError::NotYetIssued {
@@ -344,7 +346,7 @@ impl DeviceCertificate {
             *expires,
         )?;
         Ok(Self {
-            statement: Statement::DeviceCertificate(claim),
+            claim,
             identity_signature: Signature::decode(by_identity)?,
             device_signature: **by_device,
         })
@@ -362,8 +364,7 @@ impl VerifiedCertificate {
     /// Borrows what both sides signed: identity, device, keys, scope and lifetime.
     #[must_use]
     pub fn claim(&self) -> &DeviceClaim {
-        let Statement::DeviceCertificate(claim) = &self.0.statement;
-        claim
+        &self.0.claim
     }
 
     /// Returns the identity that the device acts for.

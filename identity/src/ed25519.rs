@@ -197,9 +197,7 @@ impl Hash for VerifyingKey {
 }
 
 /// Draws 32 secret bytes that are not all zero.
-pub(crate) fn draw(
-    rng: &mut (impl CryptoRng + ?Sized),
-) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+pub(crate) fn draw(rng: &mut (impl CryptoRng + ?Sized)) -> Result<Zeroizing<[u8; 32]>, KeyError> {
     let mut secret = Zeroizing::new([0; 32]);
     rng.fill_bytes(secret.as_mut());
     refuse_zero(&secret)?;

@@ -35,8 +35,7 @@ impl<T: ?Sized> ThreadSafe for T {}
 /// # Examples
 ///
 /// ```
-/// use leno_identity::{Identity, Identity as _, IdentityError, PublicKey, Signature, Statement};
-/// # use leno_identity::Ed25519Identity;
+/// use leno_identity::{Identity, IdentityError, PublicKey, Signature, Statement};
 ///
 /// /// Asks a person before the key is used.
 /// struct Asking<I>(I, fn(&str) -> bool);

@@ -10,8 +10,8 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    AgreementPublicKey, Device, KeyError, KeyKind, Label, PublicKey, Scope, Signature,
-    VerifyError, VerifyingKey,
+    AgreementPublicKey, Device, KeyError, KeyKind, Label, PublicKey, Scope, Signature, VerifyError,
+    VerifyingKey,
 };
 
 /// Latest point in time that is written, in milliseconds since the Unix epoch: what 48 bits hold,

@@ -1,17 +1,23 @@
 //! Records, logs, sealing, governance and sync of leno threads, without I/O.
 
+pub mod acl;
 mod control;
 mod epoch;
+pub mod fork;
+mod frontier;
 mod genesis;
 mod head;
 mod header;
 mod id;
+mod keys;
 mod run;
 mod seal;
 pub mod store;
+pub mod thread;
 
 pub use control::*;
 pub use epoch::{ROSTER_DOMAIN, THREAD_DOMAIN, Wrap, WrapError};
+pub use frontier::Frontier;
 pub use genesis::{FORMAT_VERSION, GENESIS_BYTES_MAX, Genesis, Policy};
 pub use head::{HeadError, SignedHead, VerifiedHead};
 pub use header::{Header, KeyRef, REFS_MAX, SealContext, SealedPart};

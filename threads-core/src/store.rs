@@ -11,6 +11,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 mod memory;
+#[cfg(feature = "test-util")]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use memory::MemoryStore;
 
@@ -144,7 +148,7 @@ pub enum Direction {
 
 /// A consistent, read-only picture of a store: commits after it was taken do not show.
 pub trait View {
-    /// Reads one row.
+    /// Reads one row. A key longer than [`KEY_BYTES_MAX`] is not there.
     ///
     /// # Errors
     ///
@@ -153,7 +157,8 @@ pub trait View {
 
     /// Visits the rows between two bounds in key order until `visit` breaks.
     ///
-    /// Memory does not grow with the number of rows.
+    /// Memory does not grow with the number of rows. Bounds that are the wrong way round hold no
+    /// rows, which is no error; [`is_empty_range`] tells them.
     ///
     /// # Errors
     ///
@@ -179,16 +184,19 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// [`StoreError`] if the medium fails or the store is poisoned.
     fn view(&self) -> Result<Box<dyn View + '_>, StoreError>;
 
-    /// Writes a batch: all of it or nothing, in order, the last write to a row counts.
+    /// Writes a batch: all of it or nothing, the last write to a row counts.
     ///
-    /// Done means durable: after a crash at any later moment the batch is there. Commits take
-    /// effect in the order in which they are called. Not idempotent by itself, but every batch of
-    /// leno's is: writing it twice leaves the same rows.
+    /// Done means durable: after a crash at any later moment the batch is there, and every view
+    /// taken from then on shows it. Commits take effect in the order in which their futures are
+    /// first polled, also if more than one is under way. A future that is dropped after that leaves
+    /// its batch written or not, but whole and in its place. Not idempotent by itself, but every
+    /// batch of leno's is: writing it twice leaves the same rows.
     ///
     /// # Errors
     ///
-    /// [`StoreError`]; afterwards the store answers [`StoreError::Poisoned`] to every further call,
-    /// because it is unknown what of the batch will survive; opening it again tells.
+    /// - [`StoreError::TooLong`] as [`Batch::check`] tells; nothing is written, and the store goes on.
+    /// - Any other [`StoreError`]; afterwards the store answers [`StoreError::Poisoned`] to every
+    ///   further call, because it is unknown what of the batch will survive; opening it again tells.
     async fn commit(&self, batch: Batch) -> Result<(), StoreError>;
 
     /// Waits for what runs and releases the medium. Idempotent; later calls of the others may answer
@@ -216,9 +224,25 @@ pub trait Store: fmt::Debug + Send + Sync {
 /// assert_eq!(store.view()?.get(Table::Application, b"colour")?, Some(b"green".to_vec()));
 /// # Ok::<(), leno_threads_core::store::StoreError>(())
 /// ```
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+///
+/// # Security
+///
+/// Rows hold keys and opened documents, so `Debug` shows how much is written, never what.
+#[derive(Clone, Default, Eq, PartialEq)]
 pub struct Batch {
+    // Sorted, so that a store writes each table in key order.
     writes: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes: usize = self.writes.values().flatten().map(Vec::len).sum();
+        formatter
+            .debug_struct("Batch")
+            .field("writes", &self.writes.len())
+            .field("value_bytes", &bytes)
+            .finish()
+    }
 }
 
 impl Batch {
@@ -251,12 +275,16 @@ impl Batch {
 
     /// The writes, at most one per row, sorted by table and key; `None` removes the row.
     pub fn writes(&self) -> impl Iterator<Item = (Table, &[u8], Option<&[u8]>)> {
-        self.writes.iter().map(|((table, key), value)| (*table, key.as_slice(), value.as_deref()))
+        self.writes
+            .iter()
+            .map(|((table, key), value)| (*table, key.as_slice(), value.as_deref()))
     }
 
     /// Takes the writes out, at most one per row, sorted by table and key.
     pub fn into_writes(self) -> impl Iterator<Item = (Table, Vec<u8>, Option<Vec<u8>>)> {
-        self.writes.into_iter().map(|((table, key), value)| (table, key, value))
+        self.writes
+            .into_iter()
+            .map(|((table, key), value)| (table, key, value))
     }
 
     /// Checks that every key and value is within the bounds of the port.
@@ -267,11 +295,17 @@ impl Batch {
     pub fn check(&self) -> Result<(), StoreError> {
         for ((_, key), value) in &self.writes {
             if key.len() > KEY_BYTES_MAX {
-                return Err(StoreError::TooLong { what: "key", bytes: key.len() });
+                return Err(StoreError::TooLong {
+                    what: "key",
+                    bytes: key.len(),
+                });
             }
             let bytes = value.as_ref().map_or(0, Vec::len);
             if bytes > VALUE_BYTES_MAX {
-                return Err(StoreError::TooLong { what: "value", bytes });
+                return Err(StoreError::TooLong {
+                    what: "value",
+                    bytes,
+                });
             }
         }
         Ok(())
@@ -294,7 +328,10 @@ impl<'a> Overlay<'a> {
 
 impl fmt::Debug for Overlay<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Overlay").field("batch", self.batch).finish_non_exhaustive()
+        formatter
+            .debug_struct("Overlay")
+            .field("batch", self.batch)
+            .finish_non_exhaustive()
     }
 }
 
@@ -329,24 +366,26 @@ impl View for Overlay<'_> {
         };
         let mut fresh = fresh.into_iter().peekable();
         let mut stopped = false;
-        self.under.scan(table, from, to, direction, &mut |key, value| {
-            while let Some((own_key, own)) = fresh.next_if(|(own_key, _)| before(own_key, key)) {
-                if let Some(own) = own
-                    && visit(own_key, own).is_break()
+        self.under
+            .scan(table, from, to, direction, &mut |key, value| {
+                while let Some((own_key, own)) = fresh.next_if(|(own_key, _)| before(own_key, key))
                 {
-                    stopped = true;
-                    return ControlFlow::Break(());
+                    if let Some(own) = own
+                        && visit(own_key, own).is_break()
+                    {
+                        stopped = true;
+                        return ControlFlow::Break(());
+                    }
                 }
-            }
-            let replaced = fresh.next_if(|(own_key, _)| *own_key == key);
-            let flow = match replaced {
-                Some((_, None)) => ControlFlow::Continue(()),
-                Some((_, Some(own))) => visit(key, own),
-                None => visit(key, value),
-            };
-            stopped |= flow.is_break();
-            flow
-        })?;
+                let replaced = fresh.next_if(|(own_key, _)| *own_key == key);
+                let flow = match replaced {
+                    Some((_, None)) => ControlFlow::Continue(()),
+                    Some((_, Some(own))) => visit(key, own),
+                    None => visit(key, value),
+                };
+                stopped |= flow.is_break();
+                flow
+            })?;
         for (key, own) in fresh {
             if stopped {
                 break;
@@ -368,10 +407,14 @@ impl Overlay<'_> {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
     ) -> Option<Vec<FreshRow<'_>>> {
-        let after_start = |key: &[u8]| match from {
-            Bound::Included(from) => key >= from,
-            Bound::Excluded(from) => key > from,
-            Bound::Unbounded => true,
+        if self.batch.is_empty() || is_empty_range(from, to) {
+            return None;
+        }
+        // Only the start is given to the map, so that its end need not be found for each table.
+        let start = match from {
+            Bound::Included(from) => Bound::Included((table, from.to_vec())),
+            Bound::Excluded(from) => Bound::Excluded((table, from.to_vec())),
+            Bound::Unbounded => Bound::Included((table, Vec::new())),
         };
         let before_end = |key: &[u8]| match to {
             Bound::Included(to) => key <= to,
@@ -381,12 +424,25 @@ impl Overlay<'_> {
         let rows: Vec<FreshRow<'_>> = self
             .batch
             .writes
-            .range((table, Vec::new())..)
-            .take_while(|((at, _), _)| *at == table)
+            .range((start, Bound::Unbounded))
+            .take_while(|((at, key), _)| *at == table && before_end(key))
             .map(|((_, key), value)| (key.as_slice(), value.as_deref()))
-            .filter(|(key, _)| after_start(key) && before_end(key))
             .collect();
         (!rows.is_empty()).then_some(rows)
+    }
+}
+
+/// Tells whether no key can lie between two bounds: they are the wrong way round, or meet and one
+/// of them is excluded.
+///
+/// For implementers of [`View::scan`]: the ranges of `BTreeMap`, for one, panic on such bounds.
+#[must_use]
+pub fn is_empty_range(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
+    match (from, to) {
+        (Bound::Included(from), Bound::Included(to)) => from > to,
+        (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(to))
+        | (Bound::Excluded(from), Bound::Included(to)) => from >= to,
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
     }
 }
 
@@ -403,7 +459,13 @@ pub fn scan_prefix(
 ) -> Result<(), StoreError> {
     let end = prefix_end(prefix);
     let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-    view.scan(table, Bound::Included(prefix), to, Direction::Forward, visit)
+    view.scan(
+        table,
+        Bound::Included(prefix),
+        to,
+        Direction::Forward,
+        visit,
+    )
 }
 
 /// The least key above all keys that begin with `prefix`, or `None` if there is none.

@@ -36,8 +36,7 @@
 //!
 //! # Features
 //!
-//! - `test-util`: [`testing`](https://docs.rs/leno-transport-trait), the conformance checks that every
-//!   implementation runs.
+//! - `test-util`: the module `testing`, the conformance checks that every implementation runs.
 //!
 //! # Modules
 //!

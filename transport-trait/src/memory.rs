@@ -138,10 +138,19 @@ impl MemoryNetwork {
     /// wait for other tasks. Never resolves if the future waits and nothing is due.
     pub async fn drive<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
+        let mut flag: Option<(Arc<Flag>, Waker)> = None;
         poll_fn(|cx| {
-            let flag = Arc::new(Flag { raised: AtomicBool::new(false), outer: cx.waker().clone() });
-            let waker = Waker::from(flag.clone());
-            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            // One waker for as long as the caller's stays, so that waiters can tell it is the same.
+            let (flag, waker) = match flag.take().filter(|(it, _)| it.outer.will_wake(cx.waker())) {
+                Some(kept) => flag.insert(kept),
+                None => {
+                    let raised = AtomicBool::new(false);
+                    let fresh = Arc::new(Flag { raised, outer: cx.waker().clone() });
+                    flag.insert((fresh.clone(), Waker::from(fresh)))
+                }
+            };
+            flag.raised.store(false, Ordering::SeqCst);
+            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(waker)) {
                 return Poll::Ready(output);
             }
             // While the future still has something to do now, time stands.

@@ -6,6 +6,7 @@ mod wire;
 use std::cmp::Ordering;
 
 pub use document::{DOCUMENT_NAME_BYTES_MAX, DocumentId};
+pub(super) use wire::{decode_number, decode_position, decode_short};
 
 use super::position::Position;
 use super::value::{Value, ValueError, check_key};

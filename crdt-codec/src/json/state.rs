@@ -6,9 +6,9 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use super::dots::{Dots, Write};
-use super::op::{Action, Change, Edit, ElementId, Op};
+use super::op::{Action, Change, Edit, ElementId, Op, decode_short};
 use super::value::{Number, Value};
-use crate::{Dot, LogId, Place};
+use crate::{Dot, LogId, OpError, Place};
 
 /// What the ops of one document add up to.
 ///
@@ -144,8 +144,21 @@ impl State {
         }
     }
 
+    /// Changes the state by one op in its encoded form, without building the op if it is short.
+    ///
+    /// # Errors
+    ///
+    /// As [`Op::decode`]. The state is as it was.
+    pub fn apply_encoded(&mut self, place: &Place, bytes: &[u8]) -> Result<(), OpError> {
+        match decode_short(bytes)? {
+            Some(fields) => self.set_fields(place, &fields),
+            None => self.apply_owned(place, Op::decode(bytes)?),
+        }
+        Ok(())
+    }
+
     /// Sets top-level registers of life 1.
-    pub(super) fn set_fields(&mut self, place: &Place, fields: &[(&str, &[u8])]) {
+    fn set_fields(&mut self, place: &Place, fields: &[(&str, &[u8])]) {
         let Some(life) = (!fields.is_empty()).then(|| self.open(1)).flatten() else {
             return;
         };
@@ -257,11 +270,6 @@ fn field<'a>(fields: &'a mut Fields, key: &str) -> &'a mut Field {
 impl Field {
     fn facets_mut(&mut self) -> &mut Facets {
         self.facets.get_or_insert_default()
-    }
-
-    /// Tells whether no edit has touched it.
-    pub(super) fn is_empty(&self) -> bool {
-        self.register.is_empty() && self.facets.is_none()
     }
 
     fn change(&mut self, place: &Place, seen: &[Dot], change: Change) {

@@ -303,36 +303,73 @@ pub(super) fn scan_value<'a>(
     Ok(bytes)
 }
 
+/// Strict dag-cbor, but for integers below i64, which are no JSON here.
 fn scan(decoder: &mut Decoder<'_>, depth: usize) -> Result<(), DecodeError> {
-    let offset = decoder.offset();
-    match decoder.peek()? {
-        Kind::Text => decoder.text().map(|_| ()),
-        Kind::Unsigned => decoder.uint().map(|_| ()),
-        Kind::Negative => decoder.int().map(|_| ()),
-        Kind::Bool => decoder.bool().map(|_| ()),
-        Kind::Null => decoder.null().map(|_| ()),
-        Kind::Float => decoder.float().map(|_| ()),
-        Kind::Bytes => decoder.bytes().map(|_| ()),
-        Kind::Link => decoder.link().map(|_: Cid| ()),
-        Kind::Array => {
-            let depth = depth
-                .checked_sub(1)
-                .ok_or(DecodeError::TooDeep { offset })?;
-            for _ in 0..decoder.array()? {
-                scan(decoder, depth)?;
-            }
-            Ok(())
+    decoder.skip_within(depth, |it| it.int().map(|_| ()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nested(depth: usize) -> Ipld {
+        (0..depth).fold(Ipld::Null, |inner, _| Ipld::List(vec![inner]))
+    }
+
+    #[test]
+    fn bounds_are_refused_by_name() {
+        let check = |value: Ipld, expected| assert_eq!(Value::new(&value), Err(expected));
+        check(Ipld::Float(f64::NAN), ValueError::NotFinite);
+        check(Ipld::List(vec![Ipld::Float(f64::INFINITY)]), ValueError::NotFinite);
+        let below = i128::from(i64::MIN) - 1;
+        check(Ipld::Integer(below), ValueError::IntegerRange { value: below });
+        let above = i128::from(u64::MAX) + 1;
+        check(Ipld::Integer(above), ValueError::IntegerRange { value: above });
+        check(nested(DEPTH_MAX), ValueError::TooDeep);
+        let key = "k".repeat(KEY_BYTES_MAX + 1);
+        let map = Ipld::Map([(key, Ipld::Null)].into());
+        check(map, ValueError::KeyTooLong { bytes: 257 });
+        let text = Ipld::String("x".repeat(VALUE_BYTES_MAX));
+        let bytes_max = VALUE_BYTES_MAX;
+        let bytes = VALUE_BYTES_MAX + 5;
+        check(text, ValueError::TooLarge { bytes, bytes_max });
+    }
+
+    #[test]
+    fn what_lies_on_the_bounds_is_taken() {
+        for value in [
+            Ipld::Integer(i64::MIN.into()),
+            Ipld::Integer(u64::MAX.into()),
+            nested(DEPTH_MAX - 1),
+            Ipld::Bytes(vec![0; 9]),
+            Ipld::Map([("k".repeat(KEY_BYTES_MAX), Ipld::Null)].into()),
+            Ipld::String("x".repeat(VALUE_BYTES_MAX - 5)),
+        ] {
+            assert_eq!(Value::new(&value).map(|it| it.to_ipld()), Ok(value));
         }
-        Kind::Map => {
-            let depth = depth
-                .checked_sub(1)
-                .ok_or(DecodeError::TooDeep { offset })?;
-            let mut previous = None;
-            for _ in 0..decoder.map()? {
-                previous = Some(decoder.key(previous)?);
-                scan(decoder, depth)?;
-            }
-            Ok(())
-        }
+    }
+
+    #[test]
+    fn negative_zero_is_zero() {
+        assert_eq!(Value::new(&Ipld::Float(-0.0)), Value::new(&Ipld::Float(0.0)));
+    }
+
+    #[test]
+    fn numbers_compare_without_rounding() {
+        use Number::{Float, Integer};
+        let check = |a: Number, b: Number, expected| {
+            assert_eq!(a.compare(b), expected, "{a:?} {b:?}");
+            assert_eq!(b.compare(a), expected.reverse(), "{b:?} {a:?}");
+        };
+        // 2^53 + 1 has no float of its own.
+        check(Integer((1 << 53) + 1), Float((1_u64 << 53) as f64), Ordering::Greater);
+        check(Integer(u64::MAX.into()), Float(u64::MAX as f64), Ordering::Less);
+        check(Integer(i64::MIN.into()), Float(i64::MIN as f64), Ordering::Equal);
+        check(Integer(1), Float(1.0), Ordering::Equal);
+        check(Integer(1), Float(1.5), Ordering::Less);
+        check(Integer(-1), Float(-1.5), Ordering::Greater);
+        check(Integer(0), Float(f64::MIN_POSITIVE), Ordering::Less);
+        check(Integer(u64::MAX.into()), Float(f64::MAX), Ordering::Less);
+        check(Integer(i64::MIN.into()), Float(f64::MIN), Ordering::Greater);
     }
 }

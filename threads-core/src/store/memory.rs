@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Batch, Direction, Store, StoreError, Table, View};
+use super::{Batch, Direction, Store, StoreError, Table, View, is_empty_range};
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 type Tables = BTreeMap<Table, Arc<Rows>>;
@@ -40,7 +40,10 @@ impl MemoryStore {
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows: usize = self.lock().tables.values().map(|rows| rows.len()).sum();
-        formatter.debug_struct("MemoryStore").field("rows", &rows).finish()
+        formatter
+            .debug_struct("MemoryStore")
+            .field("rows", &rows)
+            .finish()
     }
 }
 
@@ -48,7 +51,9 @@ impl fmt::Debug for MemoryStore {
 #[cfg_attr(target_arch = "wasm32", async_trait(?Send))]
 impl Store for MemoryStore {
     fn view(&self) -> Result<Box<dyn View + '_>, StoreError> {
-        Ok(Box::new(MemoryView { tables: self.lock().tables.clone() }))
+        Ok(Box::new(MemoryView {
+            tables: self.lock().tables.clone(),
+        }))
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
@@ -76,7 +81,11 @@ struct MemoryView {
 
 impl View for MemoryView {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.tables.get(&table).and_then(|rows| rows.get(key)).cloned())
+        Ok(self
+            .tables
+            .get(&table)
+            .and_then(|rows| rows.get(key))
+            .cloned())
     }
 
     fn scan(
@@ -87,7 +96,11 @@ impl View for MemoryView {
         direction: Direction,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let Some(rows) = self.tables.get(&table).filter(|_| !is_empty(from, to)) else {
+        let Some(rows) = self
+            .tables
+            .get(&table)
+            .filter(|_| !is_empty_range(from, to))
+        else {
             return Ok(());
         };
         let range = rows.range::<[u8], _>((from, to));
@@ -109,15 +122,5 @@ impl View for MemoryView {
             }
         }
         Ok(())
-    }
-}
-
-/// `BTreeMap::range` panics on bounds that are the wrong way round; a scan of nothing is no mistake.
-fn is_empty(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
-    match (from, to) {
-        (Bound::Included(from), Bound::Included(to)) => from > to,
-        (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(to))
-        | (Bound::Excluded(from), Bound::Included(to)) => from >= to,
-        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
     }
 }

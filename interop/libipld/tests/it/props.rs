@@ -151,3 +151,19 @@ fn negative_zero_is_the_one_difference() {
         Err(DecodeError::BadFloat { offset: 0 })
     );
 }
+
+/// Why the comparison of damaged bytes runs one way only.
+#[test]
+fn reference_takes_more_than_one_encoding() {
+    for (bytes, refusal) in [
+        // {"b": 1, "a": 2}
+        (
+            &b"\xa2\x61b\x01\x61a\x02"[..],
+            DecodeError::KeyOrder { offset: 4 },
+        ),
+        (b"\x01\x02", DecodeError::Trailing { offset: 1, had: 1 }),
+    ] {
+        assert!(reference_decode(bytes).is_ok());
+        assert_eq!(decode_ipld(bytes), Err(refusal));
+    }
+}

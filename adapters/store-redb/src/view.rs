@@ -1,0 +1,121 @@
+//! A read transaction of redb as a view.
+
+use std::cell::OnceCell;
+use std::ops::{Bound, ControlFlow};
+
+use leno_threads_core::store::{Direction, StoreError, Table, View, is_empty_range};
+use redb::{ReadOnlyTable, ReadTransaction, TableDefinition, TableError};
+
+use crate::error::{Doing, guard};
+use crate::row;
+
+type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
+/// The redb table that holds the rows of a table of the port.
+pub(crate) fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+    TableDefinition::new(table.name())
+}
+
+/// A read transaction, and the tables that were read from so far.
+pub(crate) struct RedbView {
+    // Emptied by `drop` alone.
+    inner: Option<Inner>,
+}
+
+struct Inner {
+    tables: [OnceCell<Option<Rows>>; Table::ALL.len()],
+    transaction: ReadTransaction,
+}
+
+impl RedbView {
+    pub(crate) fn new(transaction: ReadTransaction) -> Self {
+        let tables = [const { OnceCell::new() }; Table::ALL.len()];
+        Self {
+            inner: Some(Inner {
+                tables,
+                transaction,
+            }),
+        }
+    }
+
+    fn rows(&self, table: Table) -> Result<Option<&Rows>, StoreError> {
+        let inner = self.inner.as_ref().ok_or(StoreError::Poisoned)?;
+        let cell = inner
+            .tables
+            .get(usize::from(table as u8))
+            .ok_or(StoreError::Poisoned)?;
+        if let Some(rows) = cell.get() {
+            return Ok(rows.as_ref());
+        }
+        let rows = guard(Doing::Read, || {
+            match inner.transaction.open_table(definition(table)) {
+                Ok(rows) => Ok(Some(rows)),
+                // A table comes to be with its first row.
+                Err(TableError::TableDoesNotExist(_)) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        })?;
+        Ok(cell.get_or_init(|| rows).as_ref())
+    }
+}
+
+impl Drop for RedbView {
+    fn drop(&mut self) {
+        let inner = self.inner.take();
+        // There is nobody to tell; the next call of the store meets the same trouble and says so.
+        let _ = guard(Doing::Read, || {
+            drop(inner);
+            Ok(())
+        });
+    }
+}
+
+impl View for RedbView {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(rows) = self.rows(table)? else {
+            return Ok(None);
+        };
+        guard(Doing::Read, || match rows.get(key)? {
+            Some(stored) => Ok(Some(
+                row::open(table, key, stored.value()).map(<[u8]>::to_vec),
+            )),
+            None => Ok(None),
+        })?
+        .transpose()
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        direction: Direction,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let Some(rows) = self.rows(table)?.filter(|_| !is_empty_range(from, to)) else {
+            return Ok(());
+        };
+        let mut range = guard(Doing::Read, || Ok(rows.range::<&[u8]>((from, to))?))?;
+        loop {
+            // `visit` stays outside of the guard: the caller's panics are the caller's.
+            let next = guard(Doing::Read, || {
+                let next = match direction {
+                    Direction::Forward => range.next(),
+                    Direction::Backward => range.next_back(),
+                };
+                let Some((key, stored)) = next.transpose()? else {
+                    return Ok(None);
+                };
+                let checked = row::open(table, key.value(), stored.value()).map(<[u8]>::len);
+                Ok(Some(checked.map(|bytes| (key, stored, bytes))))
+            })?;
+            let Some((key, stored, bytes)) = next.transpose()? else {
+                return Ok(());
+            };
+            let value = stored.value().get(..bytes).unwrap_or_default();
+            if visit(key.value(), value).is_break() {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! A thread as one peer holds it: its governance, its logs, the keys held, and the own seat.
+//!
+//! [`Thread::receive`] takes in what peers send, [`Thread::append`] and [`Thread::publish`] write,
+//! [`Thread::release`] lets in what waited. Each reads through a view, changes the thread in memory
+//! and adds to a [`Changes`] the writes that keep it; the caller commits them before anything leaves
+//! the machine, and throws the thread away if a commit does not succeed.
+//!
+//! stored, verified, admitted and applied are four states of a record: a chain that verifies is
+//! stored; a record is admitted once what it names is here and its time has come; its ops are
+//! applied once its key is held too.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use leno_crdt_codec::{LogId, Seq, Stamp};
+use leno_identity::{AgreementKey, SigningKey};
+use zeroize::Zeroizing;
+
+use crate::acl::Governance;
+use crate::control::RosterOp;
+use crate::fork::ForkProof;
+use crate::seal::{EpochKey, NonceSecret, Padding, Sealer, ServiceKey};
+use crate::store::Batch;
+use crate::{EpochId, Genesis, RecordId, RecordRef, SeatId, ThreadId};
+
+mod admit;
+mod append;
+mod load;
+mod log;
+mod read;
+mod roster;
+mod wraps;
+
+pub use wraps::TakeWrapError;
+pub use admit::{ReceiveError, Received};
+pub use append::{AppendError, Appended, BODY_ENCODING};
+pub use load::LoadError;
+pub use log::{LogStatus, Parked};
+pub use roster::{Roster, SeatFact};
+
+use append::DataWriter;
+use log::Log;
+
+/// How far ahead of the receiver's clock a stamp may be before its record is held.
+pub const SKEW_MILLIS_MAX: u64 = 10 * 60 * 1000;
+
+/// Most records of one log that are stored and not admitted.
+pub const PARKED_RECORDS_MAX: u64 = 1 << 20;
+
+/// A member's keys in one thread.
+pub struct Seat {
+    /// Signs the seat's control log.
+    pub signing: SigningKey,
+    /// Opens wraps.
+    pub kem: AgreementKey,
+}
+
+impl Seat {
+    /// The id of the seat.
+    #[must_use]
+    pub fn id(&self) -> SeatId {
+        SeatId(self.signing.verifying_key().to_bytes())
+    }
+}
+
+impl fmt::Debug for Seat {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Seat").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+/// A thread as one peer holds it.
+pub struct Thread {
+    id: ThreadId,
+    number: u32,
+    genesis: Genesis,
+    service: ServiceKey,
+    seat: Seat,
+    nonce_secret: NonceSecret,
+    padding: Padding,
+    governance: Governance,
+    roster: Roster,
+    control_rows: u64,
+    keys: BTreeMap<EpochId, (u32, EpochKey)>,
+    // Looked up, never iterated.
+    sealers: HashMap<(LogId, Option<EpochId>), Sealer>,
+    logs: BTreeMap<LogId, Log>,
+    numbers: BTreeMap<LogId, u32>,
+    writer: Option<DataWriter>,
+    /// The incarnation of the own data log that was given up last.
+    retired: Option<u64>,
+    /// Counts admissions: while it stays, there is nothing new to refer to.
+    admissions: u64,
+    newest: Stamp,
+    scratch: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for Thread {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Thread")
+            .field("id", &self.id)
+            .field("logs", &self.logs.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A data record that was admitted and opened, or written here.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened<'a> {
+    /// Its place.
+    pub record: RecordRef,
+    /// Its stamp.
+    pub stamp: Stamp,
+    /// Who wrote it.
+    pub seat: SeatId,
+    /// The key domain that it was sealed in.
+    pub domain: u32,
+    /// Its plaintext, padding and all.
+    pub plaintext: &'a [u8],
+}
+
+/// What happened to a thread, for the application and for sync.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum ThreadEvent {
+    /// Records of a log were admitted.
+    Admitted {
+        /// The log.
+        log: LogId,
+        /// The newest of them.
+        seq: Seq,
+        /// How many.
+        records: u64,
+    },
+    /// Roles, logs or epochs changed.
+    GovernanceChanged,
+    /// The roster changed: names, certificates or facts.
+    RosterChanged,
+    /// An epoch's key came.
+    KeyCame {
+        /// The key domain.
+        domain: u32,
+        /// The epoch.
+        epoch: EpochId,
+    },
+    /// Records of a log wait for a fact.
+    Waits {
+        /// The log.
+        log: LogId,
+        /// The first of them and what it waits for.
+        parked: Parked,
+    },
+    /// A record was put aside for a person to look at.
+    Quarantined {
+        /// The record.
+        record: RecordRef,
+        /// Why.
+        reason: Quarantine,
+    },
+    /// A log has two branches; the proof holds for anybody.
+    Forked {
+        /// The log.
+        log: LogId,
+    },
+    /// A peer has more of this device's log than this device: it was restored from a copy. The log
+    /// is left alone and the next write opens a new one.
+    OwnLogAhead {
+        /// The log.
+        log: LogId,
+    },
+}
+
+/// Why a record is put aside although its chain is good.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, thiserror::Error)]
+#[non_exhaustive]
+pub enum Quarantine {
+    /// It names a record that does not exist at that place.
+    #[error("it names a record that is not at that place")]
+    BadReference,
+    /// Its stamp is not above those of what it names.
+    #[error("its stamp is not above the stamps of what it names")]
+    StampNotAbove,
+    /// Its control frontier does not cover those of its deps.
+    #[error("its control frontier does not cover those of its deps")]
+    FrontierTooOld,
+    /// Its sealed part does not open under the key that it names.
+    #[error("its body does not open under the key that it names")]
+    DoesNotOpen,
+    /// Its sealed part opens and is not what it must be.
+    #[error("its body is not well-formed")]
+    Malformed,
+    /// The grant that its log writes under had expired.
+    #[error("the grant that its log writes under had expired")]
+    Expired,
+    /// It is sealed under a key domain or an epoch that does not exist.
+    #[error("it is sealed under an epoch that does not exist")]
+    NoSuchEpoch,
+}
+
+impl Quarantine {
+    const ALL: [Self; 7] = [
+        Self::BadReference,
+        Self::StampNotAbove,
+        Self::FrontierTooOld,
+        Self::DoesNotOpen,
+        Self::Malformed,
+        Self::Expired,
+        Self::NoSuchEpoch,
+    ];
+
+    fn number(self) -> u64 {
+        Self::ALL.into_iter().zip(0..).find(|(it, _)| *it == self).map_or(0, |(_, number)| number)
+    }
+
+    fn from_number(number: u64) -> Option<Self> {
+        Self::ALL.into_iter().zip(0..).find(|(_, it)| *it == number).map(|(it, _)| it)
+    }
+}
+
+/// What the steps of a thread add up to until the caller commits: writes, and events to tell after.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Rows to write.
+    pub batch: Batch,
+    /// What to tell once they are durable.
+    pub events: Vec<ThreadEvent>,
+    /// Forks that were found.
+    pub forks: Vec<ForkProof>,
+}
+
+impl Changes {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Tells whether there is nothing to commit or tell.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty() && self.events.is_empty() && self.forks.is_empty()
+    }
+}
+
+/// Where opened records go: the layer above folds them into documents.
+pub type Sink<'a> = &'a mut dyn FnMut(&Opened<'_>);
+
+impl Thread {
+    /// The id.
+    #[must_use]
+    pub fn id(&self) -> ThreadId {
+        self.id
+    }
+
+    /// The number that stands for the thread in this store.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// What made the thread.
+    #[must_use]
+    pub fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
+    /// The key that names the thread to peers and opens its frames.
+    #[must_use]
+    pub fn service_key(&self) -> &ServiceKey {
+        &self.service
+    }
+
+    /// This peer's own seat.
+    #[must_use]
+    pub fn seat(&self) -> &Seat {
+        &self.seat
+    }
+
+    /// Who may do what.
+    #[must_use]
+    pub fn governance(&self) -> &Governance {
+        &self.governance
+    }
+
+    /// Names, certificates and facts that members state.
+    #[must_use]
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    /// Sets whether bodies written from now on are padded.
+    pub fn set_padding(&mut self, padding: Padding) {
+        self.padding = padding;
+    }
+
+    /// The newest stamp of any admitted record.
+    #[must_use]
+    pub fn newest_stamp(&self) -> Stamp {
+        self.newest
+    }
+
+    /// Tells whether an epoch's key is held.
+    #[must_use]
+    pub fn holds_key(&self, epoch: &EpochId) -> bool {
+        self.keys.contains_key(epoch)
+    }
+
+    /// The logs that may exist here and where each stands, sorted by id.
+    pub fn logs(&self) -> impl Iterator<Item = LogStatus> + '_ {
+        self.logs.iter().map(|(id, log)| log.status(*id))
+    }
+
+    /// Where one log stands.
+    #[must_use]
+    pub fn log(&self, id: &LogId) -> Option<LogStatus> {
+        self.logs.get(id).map(|log| log.status(*id))
+    }
+
+    /// The data log that this peer writes now, if it has one.
+    #[must_use]
+    pub fn own_log(&self) -> Option<LogId> {
+        self.writer.as_ref().map(DataWriter::log)
+    }
+
+    /// What a log's writer has shown to have seen of the others, by its newest admitted record.
+    #[must_use]
+    pub fn acknowledged(&self, log: &LogId) -> Option<&crate::Frontier> {
+        self.logs.get(log).map(|log| &log.seen)
+    }
+
+    fn sealer(&mut self, log: LogId, epoch: Option<EpochId>) -> Option<&Sealer> {
+        if !self.sealers.contains_key(&(log, epoch)) {
+            let suite = self.genesis.suite;
+            let sealer = match epoch {
+                None => Sealer::for_frames(suite, &self.service, self.id, log),
+                Some(epoch) => {
+                    let (_, key) = self.keys.get(&epoch)?;
+                    Sealer::for_bodies(suite, key, self.id, log)
+                }
+            };
+            self.sealers.insert((log, epoch), sealer);
+        }
+        self.sealers.get(&(log, epoch))
+    }
+
+    /// Gives a newly opened log a number and a place among the others.
+    fn add_log(&mut self, id: LogId, log: impl FnOnce(u32) -> Log) {
+        if self.numbers.contains_key(&id) && self.logs.contains_key(&id) {
+            return;
+        }
+        let next = u32::try_from(self.numbers.len()).expect("a thread has fewer than 2^32 logs");
+        // A log that is being loaded has its number already.
+        let number = *self.numbers.entry(id).or_insert(next);
+        self.logs.insert(id, log(number));
+    }
+
+    fn ops_of_roster(&mut self, record: RecordId, ops: &[RosterOp]) -> bool {
+        self.roster.admit(record, ops)
+    }
+}

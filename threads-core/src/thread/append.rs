@@ -1,0 +1,406 @@
+//! Writing: data records into a draft that one signature publishes, control records one at a time.
+
+use std::fmt;
+
+use leno_crdt_codec::{LogId, Seq, Stamp};
+use leno_identity::{KeyError, SigningKey};
+use rand_core::CryptoRng;
+
+use super::admit::Admission;
+use super::{Changes, Sink, Thread, ThreadEvent};
+use crate::control::{FrameOp, OpenOp, RosterOp, encode_frame, encode_roster};
+use crate::epoch::ROSTER_DOMAIN;
+use crate::frontier::Frontier;
+use crate::run::{NewRecord, Run, RunBuilder};
+use crate::store::{Overlay, StoreError, View};
+use crate::{
+    EpochId, KeyRef, PLAINTEXT_BYTES_MAX, RecordRef, SEAL_BYTES, Sealer, SignedHead, Stamp as At,
+};
+
+/// A data plaintext's first byte: dag-cbor, not compressed.
+pub const BODY_ENCODING: u8 = 0;
+
+/// The log that this peer writes.
+pub(super) struct DataWriter {
+    pub(super) key: SigningKey,
+    pub(super) incarnation: u64,
+    draft: Option<Draft>,
+}
+
+/// Records that are sealed and not yet signed.
+struct Draft {
+    run: RunBuilder,
+    epoch: EpochId,
+    sealer: Sealer,
+    /// [`Thread::admissions`] when the last record was written: while it stays, there is no news.
+    admissions: u64,
+}
+
+impl DataWriter {
+    pub(super) fn new(key: SigningKey, incarnation: u64) -> Self {
+        Self { key, incarnation, draft: None }
+    }
+
+    pub(super) fn log(&self) -> LogId {
+        LogId(self.key.verifying_key().to_bytes())
+    }
+}
+
+impl fmt::Debug for DataWriter {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("DataWriter").field("log", &self.log()).finish_non_exhaustive()
+    }
+}
+
+/// Where a record that was written stands.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Appended {
+    /// The log.
+    pub log: LogId,
+    /// The record.
+    pub seq: Seq,
+    /// Its stamp.
+    pub stamp: Stamp,
+}
+
+/// Why nothing was written.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// This seat has no grant that lets it write; ask an owner or admin for one.
+    #[error("this seat may not write here")]
+    NotWriter,
+    /// The key of the epoch to seal under has not come yet; sync with a member first.
+    #[error("the key of key domain {domain} is not here yet")]
+    NoKey {
+        /// The key domain.
+        domain: u32,
+    },
+    /// The content is longer than [`PLAINTEXT_BYTES_MAX`]; split it.
+    #[error("a record of {bytes} bytes is too long")]
+    BodyTooLarge {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The last stamp there is was given out.
+    #[error("no stamp is left")]
+    Exhausted,
+    /// The generator gives no usable keys.
+    #[error("no key could be made")]
+    Key(#[from] KeyError),
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+}
+
+impl Thread {
+    /// Writes a data record and returns its place. It is neither signed nor kept before
+    /// [`Thread::publish`]; call that before the changes are committed.
+    ///
+    /// `content` is dag-cbor. Opens a log if the seat has none, which writes a control record.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`]; nothing was written.
+    pub fn append(
+        &mut self,
+        view: &dyn View,
+        domain: u32,
+        content: &[u8],
+        now_millis: u64,
+        rng: &mut dyn CryptoRng,
+        changes: &mut Changes,
+    ) -> Result<Appended, AppendError> {
+        if content.len() >= PLAINTEXT_BYTES_MAX {
+            return Err(AppendError::BodyTooLarge { bytes: content.len() });
+        }
+        let epoch = self.sealing_epoch(domain)?;
+        if self.writer.is_none() {
+            self.open_log(view, now_millis, rng, changes)?;
+        }
+        let stamp = self.next_stamp(now_millis)?;
+        self.ready_draft(epoch, content.len(), changes);
+        let refs = self.news_for_draft(view, changes)?;
+        let Some(writer) = &mut self.writer else { return Err(AppendError::NotWriter) };
+        let log = writer.log();
+        let Some(draft) = &mut writer.draft else { return Err(AppendError::NotWriter) };
+        draft.admissions = self.admissions;
+
+        self.scratch.clear();
+        self.scratch.push(BODY_ENCODING);
+        self.scratch.extend_from_slice(content);
+        self.padding.pad(&mut self.scratch);
+        let (deps, control, frontier) = refs;
+        let key = KeyRef::Data { domain, epoch };
+        let record = NewRecord { deps, control, stamp, key };
+        let (sealer, secret, plaintext) = (&draft.sealer, &self.nonce_secret, &self.scratch);
+        draft.run.push(&record, |context| (sealer.seal(context, plaintext, secret, rng), None));
+        let tip = *draft.run.tip();
+        self.newest = stamp;
+        if let Some(entry) = self.logs.get_mut(&log) {
+            for dep in &record.deps {
+                entry.seen.raise(dep.log, dep.seq);
+            }
+            if let Some(frontier) = frontier {
+                entry.step(tip.seq, frontier);
+            }
+        }
+        Ok(Appended { log, seq: tip.seq, stamp })
+    }
+
+    /// Signs what was appended and adds it to the changes. Does nothing if nothing was.
+    pub fn publish(&mut self, changes: &mut Changes) {
+        let Some(writer) = &mut self.writer else { return };
+        let Some(draft) = writer.draft.take() else { return };
+        let log = writer.log();
+        let (items, first, tip) = draft.run.finish();
+        let head = SignedHead::sign(&writer.key, self.id, log, tip.seq, tip.id);
+        let mut encoder = leno_crdt_codec::cbor::Encoder::append_to(Vec::with_capacity(items.len() + 192));
+        encoder.array(3);
+        first.encode(&mut encoder);
+        encoder.bytes(&items).bytes(&head.signature);
+        let Some(entry) = self.logs.get_mut(&log) else { return };
+        let key = crate::keys::record(self.number, entry.number, first.seq + 1);
+        changes.batch.put(crate::store::Table::Runs, key, encoder.into_vec());
+        entry.advance(head, tip);
+        entry.admitted = tip.seq;
+        entry.admitted_stamp = tip.stamp;
+        self.save_log(log, changes);
+        let records = tip.seq - first.seq;
+        changes.events.push(ThreadEvent::Admitted { log, seq: tip.seq, records });
+    }
+
+    /// Writes a control record; it takes effect here at once.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`]; nothing was written.
+    pub fn govern(
+        &mut self,
+        view: &dyn View,
+        frame: &[FrameOp],
+        roster: &[RosterOp],
+        now_millis: u64,
+        rng: &mut dyn CryptoRng,
+        changes: &mut Changes,
+    ) -> Result<RecordRef, AppendError> {
+        let log = self.seat.id().control_log();
+        let roster_epoch = if roster.is_empty() { None } else { Some(self.sealing_epoch(ROSTER_DOMAIN)?) };
+        self.govern_under(view, log, roster_epoch, (frame, roster), now_millis, rng, changes)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "internal: the first record of a thread differs")]
+    pub(super) fn govern_under(
+        &mut self,
+        view: &dyn View,
+        log: LogId,
+        roster_epoch: Option<EpochId>,
+        (frame, roster): (&[FrameOp], &[RosterOp]),
+        now_millis: u64,
+        rng: &mut dyn CryptoRng,
+        changes: &mut Changes,
+    ) -> Result<RecordRef, AppendError> {
+        let entry = self.logs.get(&log).ok_or(AppendError::NotWriter)?;
+        let (tip, frontier) = (entry.tip, entry.frontier.clone());
+        let stamp = self.next_stamp(now_millis)?;
+        let (control, _) = self.control_news(view, log, &frontier, changes)?;
+        let frame = encode_frame(frame, self.padding);
+        if frame.len() > PLAINTEXT_BYTES_MAX {
+            return Err(AppendError::BodyTooLarge { bytes: frame.len() });
+        }
+        let frame_sealer = self.sealer(log, None).cloned();
+        let frame_sealer = frame_sealer.ok_or(AppendError::NoKey { domain: ROSTER_DOMAIN })?;
+        let roster = match roster_epoch {
+            None => None,
+            Some(epoch) => {
+                let plaintext = encode_roster(roster, self.padding);
+                if plaintext.len() > PLAINTEXT_BYTES_MAX {
+                    return Err(AppendError::BodyTooLarge { bytes: plaintext.len() });
+                }
+                let no_key = AppendError::NoKey { domain: ROSTER_DOMAIN };
+                Some((self.sealer(log, Some(epoch)).cloned().ok_or(no_key)?, plaintext))
+            }
+        };
+        let key = KeyRef::Control { roster: roster_epoch };
+        let record = NewRecord { deps: Vec::new(), control, stamp, key };
+        let mut builder = RunBuilder::new(self.id, log, tip);
+        let secret = &self.nonce_secret;
+        builder.push(&record, |context| {
+            let frame = frame_sealer.seal(context, &frame, secret, rng);
+            let seal = |(sealer, plaintext): (Sealer, Vec<u8>)| {
+                sealer.seal(context, &plaintext, secret, rng)
+            };
+            (frame, roster.map(seal))
+        });
+        let (items, first, tip) = builder.finish();
+        let head = SignedHead::sign(&self.seat.signing, self.id, log, tip.seq, tip.id);
+        // What was just written comes in by the same door as what peers send.
+        let run = Run::from_parts(&items, &head.signature)
+            .and_then(|run| run.derive(self.id, log, &first))
+            .expect("what this peer encodes it can derive");
+        self.store_run(&run, changes);
+        let mut nothing = |_: &super::Opened<'_>| {};
+        let sink: Sink<'_> = &mut nothing;
+        let mut admission = Admission { view, now_millis: u64::MAX, changes, sink };
+        if let Some(mut entry) = self.logs.remove(&log) {
+            entry.advance(head, tip);
+            let result = self.admit_run(&mut admission, log, &mut entry, &run);
+            self.logs.insert(log, entry);
+            result?;
+        }
+        self.save_log(log, admission.changes);
+        Ok(RecordRef { log, seq: tip.seq, id: tip.id })
+    }
+
+    /// Gives up the own data log: a copy of this device may have written it. The next write opens
+    /// another, and names the last record of this one.
+    pub fn retire_log(&mut self, changes: &mut Changes) {
+        if let Some(writer) = self.writer.take() {
+            self.retired = Some(writer.incarnation);
+            changes.events.push(ThreadEvent::OwnLogAhead { log: writer.log() });
+            self.save(changes);
+        }
+    }
+
+    fn open_log(
+        &mut self,
+        view: &dyn View,
+        now_millis: u64,
+        rng: &mut dyn CryptoRng,
+        changes: &mut Changes,
+    ) -> Result<(), AppendError> {
+        let seat = self.seat.id();
+        let grant = self.governance.writing_grant(seat).ok_or(AppendError::NotWriter)?;
+        let key = SigningKey::generate(rng)?;
+        let before = self
+            .governance
+            .openings()
+            .filter(|(_, opening)| opening.seat == seat)
+            .max_by_key(|(_, opening)| opening.incarnation);
+        let known = before.as_ref().map(|(_, opening)| opening.incarnation);
+        let incarnation = known.max(self.retired).map_or(0, |newest| newest + 1);
+        let last = before
+            .and_then(|(log, _)| self.logs.get(&log))
+            .filter(|log| log.tip.seq > 0)
+            .map(|log| (log.tip.seq, log.tip.id));
+        let open = OpenOp::sign(&key, self.id, seat, grant, incarnation, last);
+        // The key is kept in the same batch as the opening that names it.
+        self.writer = Some(DataWriter::new(key, incarnation));
+        let opened = self.govern(view, &[FrameOp::Open(open)], &[], now_millis, rng, changes);
+        if opened.is_err() {
+            self.writer = None;
+        }
+        opened?;
+        self.save(changes);
+        Ok(())
+    }
+
+    fn sealing_epoch(&self, domain: u32) -> Result<EpochId, AppendError> {
+        let epoch = self.governance.sealing_epoch(domain);
+        epoch.filter(|epoch| self.keys.contains_key(epoch)).ok_or(AppendError::NoKey { domain })
+    }
+
+    fn next_stamp(&self, now_millis: u64) -> Result<At, AppendError> {
+        let next = self.newest.next().ok_or(AppendError::Exhausted)?;
+        Ok(next.max(Stamp::from_millis(now_millis)))
+    }
+
+    /// Makes sure that there is a draft under `epoch` with room for `bytes`.
+    fn ready_draft(&mut self, epoch: EpochId, bytes: usize, changes: &mut Changes) {
+        let next = bytes + bytes / 8 + 64 + SEAL_BYTES;
+        let drafted = self.writer.as_ref().and_then(|writer| writer.draft.as_ref());
+        if drafted.is_some_and(|draft| draft.run.is_full(next)) {
+            self.publish(changes);
+        }
+        let Some(log) = self.own_log() else { return };
+        let Some(sealer) = self.sealer_for_draft(log, epoch) else { return };
+        let Some(tip) = self.logs.get(&log).map(|entry| entry.tip) else { return };
+        let id = self.id;
+        let Some(writer) = &mut self.writer else { return };
+        match &mut writer.draft {
+            Some(draft) if draft.epoch == epoch => {}
+            Some(draft) => {
+                draft.epoch = epoch;
+                draft.sealer = sealer;
+            }
+            None => {
+                let run = RunBuilder::new(id, log, tip);
+                writer.draft = Some(Draft { run, epoch, sealer, admissions: u64::MAX });
+            }
+        }
+    }
+
+    fn sealer_for_draft(&mut self, log: LogId, epoch: EpochId) -> Option<Sealer> {
+        let drafted = self.writer.as_ref().and_then(|writer| writer.draft.as_ref());
+        // A draft under this epoch keeps its sealer; cloning it per record would cost more than
+        // sealing.
+        if drafted.is_some_and(|draft| draft.epoch == epoch) {
+            return None;
+        }
+        self.sealer(log, Some(epoch)).cloned()
+    }
+
+    /// What became visible since the last record of the own data log.
+    #[allow(clippy::type_complexity, reason = "deps, control and the frontier that they make")]
+    fn news_for_draft(
+        &self,
+        view: &dyn View,
+        changes: &Changes,
+    ) -> Result<(Vec<RecordRef>, Vec<RecordRef>, Option<Frontier>), StoreError> {
+        let nothing = Ok((Vec::new(), Vec::new(), None));
+        let Some(writer) = &self.writer else { return nothing };
+        let log = writer.log();
+        let drafted = writer.draft.as_ref().map(|draft| draft.admissions);
+        let Some(entry) = self.logs.get(&log).filter(|_| drafted != Some(self.admissions)) else {
+            return nothing;
+        };
+        let (control, frontier) = self.control_news(view, log, &entry.frontier, changes)?;
+        let overlay = Overlay::new(view, &changes.batch);
+        let mut deps = Vec::new();
+        for (id, other) in &self.logs {
+            let seq = other.admitted;
+            if other.is_control || *id == log || seq <= entry.seen.seq(id) {
+                continue;
+            }
+            if let Some((record, _)) = self.place_of(&overlay, *id, other, seq)? {
+                deps.push(RecordRef { log: *id, seq, id: record });
+            }
+        }
+        let frontier = (!deps.is_empty() || !control.is_empty()).then_some(frontier);
+        Ok((deps, control, frontier))
+    }
+
+    /// Control records that became visible beyond `known`, none that another one has in its past,
+    /// and the frontier that they make together.
+    fn control_news(
+        &self,
+        view: &dyn View,
+        own: LogId,
+        known: &Frontier,
+        changes: &Changes,
+    ) -> Result<(Vec<RecordRef>, Frontier), StoreError> {
+        let overlay = Overlay::new(view, &changes.batch);
+        let fresh: Vec<_> = self
+            .logs
+            .iter()
+            .filter(|(id, log)| log.is_control && **id != own && log.admitted > known.seq(id))
+            .collect();
+        let mut control = Vec::new();
+        let mut frontier = known.clone();
+        for (id, log) in &fresh {
+            let seq = log.admitted;
+            let covered = fresh.iter().any(|(other_id, other)| {
+                other_id != id && other.frontier_at(other.admitted).seq(id) >= seq
+            });
+            frontier.merge(log.frontier_at(seq));
+            frontier.raise(**id, seq);
+            if covered {
+                continue;
+            }
+            if let Some((record, _)) = self.place_of(&overlay, **id, log, seq)? {
+                control.push(RecordRef { log: **id, seq, id: record });
+            }
+        }
+        Ok((control, frontier))
+    }
+}
