@@ -235,6 +235,12 @@ impl Governance {
         names.filter_map(|name| self.grants.get(name).map(|grant| (*name, grant)))
     }
 
+    /// The number of the member that a seat belongs to: the grant that began its line.
+    #[must_use]
+    pub fn member(&self, seat: SeatId) -> Option<OpRef> {
+        self.grants_of(seat).map(|(name, grant)| grant.op.line.unwrap_or(name)).min()
+    }
+
     /// The most privileged role of a seat.
     #[must_use]
     pub fn role(&self, seat: SeatId) -> Option<Role> {

@@ -13,6 +13,7 @@ mod keys;
 mod run;
 mod seal;
 pub mod store;
+pub mod sync;
 pub mod thread;
 
 pub use control::*;

@@ -146,6 +146,9 @@ pub enum Direction {
     Backward,
 }
 
+/// What a scan calls with each key and value until it breaks.
+pub type Visit<'a> = &'a mut (dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a);
+
 /// A consistent, read-only picture of a store: commits after it was taken do not show.
 pub trait View {
     /// Reads one row. A key longer than [`KEY_BYTES_MAX`] is not there.
@@ -169,7 +172,7 @@ pub trait View {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
         direction: Direction,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: Visit<'_>,
     ) -> Result<(), StoreError>;
 }
 
@@ -352,7 +355,7 @@ impl View for Overlay<'_> {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
         direction: Direction,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: Visit<'_>,
     ) -> Result<(), StoreError> {
         let Some(mut fresh) = self.writes_between(table, from, to) else {
             return self.under.scan(table, from, to, direction, visit);
@@ -455,7 +458,7 @@ pub fn scan_prefix(
     view: &dyn View,
     table: Table,
     prefix: &[u8],
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    visit: Visit<'_>,
 ) -> Result<(), StoreError> {
     let end = prefix_end(prefix);
     let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);

@@ -102,7 +102,11 @@ mod tests {
 
     fn check(text: &str, expected: Result<(), AddressError>) {
         assert_eq!(text.parse::<Address>().map(|_| ()), expected, "{text:?}");
-        assert_eq!(Address::try_from(text.to_owned()).map(|_| ()), expected, "{text:?}");
+        assert_eq!(
+            Address::try_from(text.to_owned()).map(|_| ()),
+            expected,
+            "{text:?}"
+        );
     }
 
     #[test]

@@ -42,9 +42,11 @@ impl fmt::Debug for Event {
     /// Writes the length of a message in place of its bytes, which may be a megabyte.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connected { peer, link } => {
-                f.debug_struct("Connected").field("peer", peer).field("link", link).finish()
-            }
+            Self::Connected { peer, link } => f
+                .debug_struct("Connected")
+                .field("peer", peer)
+                .field("link", link)
+                .finish(),
             Self::Disconnected { peer, link, reason } => f
                 .debug_struct("Disconnected")
                 .field("peer", peer)

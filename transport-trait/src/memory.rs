@@ -95,7 +95,9 @@ impl MemoryNetwork {
     /// Makes an empty network at time 0.
     #[must_use]
     pub fn new(seed: u64, conditions: Conditions) -> Self {
-        Self { state: Arc::new(Mutex::new(State::new(seed, conditions))) }
+        Self {
+            state: Arc::new(Mutex::new(State::new(seed, conditions))),
+        }
     }
 
     /// Adds a device and returns its endpoint.
@@ -105,7 +107,10 @@ impl MemoryNetwork {
     #[must_use]
     pub fn endpoint(&self, peer: PeerId) -> MemoryTransport {
         let handle = self.with(|state| state.add(peer));
-        MemoryTransport { network: self.clone(), handle }
+        MemoryTransport {
+            network: self.clone(),
+            handle,
+        }
     }
 
     /// Returns the time of the pretended clock, in milliseconds since the network was made.
@@ -145,7 +150,10 @@ impl MemoryNetwork {
                 Some(kept) => flag.insert(kept),
                 None => {
                     let raised = AtomicBool::new(false);
-                    let fresh = Arc::new(Flag { raised, outer: cx.waker().clone() });
+                    let fresh = Arc::new(Flag {
+                        raised,
+                        outer: cx.waker().clone(),
+                    });
                     flag.insert((fresh.clone(), Waker::from(fresh)))
                 }
             };
@@ -188,7 +196,9 @@ impl MemoryNetwork {
 
 impl fmt::Debug for MemoryNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryNetwork").field("now_millis", &self.now_millis()).finish_non_exhaustive()
+        f.debug_struct("MemoryNetwork")
+            .field("now_millis", &self.now_millis())
+            .finish_non_exhaustive()
     }
 }
 
@@ -246,12 +256,17 @@ impl Transport for MemoryTransport {
             detail: format!("expected {SCHEME} and 64 hexadecimal digits"),
         })?;
         if peer == self.handle.peer {
-            return Err(TransportError::DialledSelf { address: address.clone() });
+            return Err(TransportError::DialledSelf {
+                address: address.clone(),
+            });
         }
         let mut opening = None;
-        poll_fn(|cx| self.network.with(|state| state.poll_dial(self.handle, peer, &mut opening, cx)))
-            .await
-            .map_err(|refusal| refusal.into_error(address))?;
+        poll_fn(|cx| {
+            self.network
+                .with(|state| state.poll_dial(self.handle, peer, &mut opening, cx))
+        })
+        .await
+        .map_err(|refusal| refusal.into_error(address))?;
         Ok(peer)
     }
 
@@ -263,8 +278,11 @@ impl Transport for MemoryTransport {
             });
         }
         let mut message = Some(message);
-        poll_fn(|cx| self.network.with(|state| state.poll_send(self.handle, to, &mut message, cx)))
-            .await
+        poll_fn(|cx| {
+            self.network
+                .with(|state| state.poll_send(self.handle, to, &mut message, cx))
+        })
+        .await
     }
 
     async fn next(&self) -> Option<Event> {

@@ -31,7 +31,9 @@ use std::future::Future;
 use futures_util::FutureExt;
 use futures_util::future::{join, join_all};
 
-use crate::{Address, DisconnectReason, Event, MESSAGE_BYTES_MAX, PeerId, Transport, TransportError};
+use crate::{
+    Address, DisconnectReason, Event, MESSAGE_BYTES_MAX, PeerId, Transport, TransportError,
+};
 
 /// How many bytes a link may hold for a peer that never reads.
 pub const UNREAD_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -70,11 +72,27 @@ pub async fn check_all(factory: &impl Factory) {
 /// Contract 1: both sides name the key of the other, and `dial` says who answered.
 pub async fn check_identity_is_proven(factory: &impl Factory) {
     let (alice, bob) = (factory.endpoint().await, factory.endpoint().await);
-    assert_ne!(alice.local(), bob.local(), "endpoints of the factory have different identities");
+    assert_ne!(
+        alice.local(),
+        bob.local(),
+        "endpoints of the factory have different identities"
+    );
     let dialled = alice.dial(&address(&bob)).await.expect("dials");
-    assert_eq!(dialled, bob.local(), "1: dial names the device that answered");
-    assert_eq!(connected(&alice).await.0, bob.local(), "1: the dialler names the peer");
-    assert_eq!(connected(&bob).await.0, alice.local(), "1: the dialled names the peer");
+    assert_eq!(
+        dialled,
+        bob.local(),
+        "1: dial names the device that answered"
+    );
+    assert_eq!(
+        connected(&alice).await.0,
+        bob.local(),
+        "1: the dialler names the peer"
+    );
+    assert_eq!(
+        connected(&bob).await.0,
+        alice.local(),
+        "1: the dialled names the peer"
+    );
 }
 
 /// Contract 3: messages of one link arrive in order, without a gap, under their link's number.
@@ -82,7 +100,10 @@ pub async fn check_messages_arrive_in_order(factory: &impl Factory) {
     let pair = Pair::connect(factory).await;
     let sending = async {
         for number in 0..500_u32 {
-            pair.alice.send(pair.bob.local(), number.to_be_bytes().to_vec()).await.expect("sends");
+            pair.alice
+                .send(pair.bob.local(), number.to_be_bytes().to_vec())
+                .await
+                .expect("sends");
         }
     };
     let receiving = async {
@@ -100,24 +121,47 @@ pub async fn check_messages_arrive_in_order(factory: &impl Factory) {
 pub async fn check_message_limit_is_exact(factory: &impl Factory) {
     let pair = Pair::connect(factory).await;
     let longest: Vec<u8> = (0..MESSAGE_BYTES_MAX).map(|it| (it % 251) as u8).collect();
-    let (sent, received) =
-        join(pair.alice.send(pair.bob.local(), longest.clone()), message(&pair.bob)).await;
+    let (sent, received) = join(
+        pair.alice.send(pair.bob.local(), longest.clone()),
+        message(&pair.bob),
+    )
+    .await;
     assert_eq!(sent, Ok(()), "send: the longest message is accepted");
-    assert!(received.2 == longest, "3: the longest message arrives whole");
+    assert!(
+        received.2 == longest,
+        "3: the longest message arrives whole"
+    );
 
     let len = MESSAGE_BYTES_MAX + 1;
     let refused = pair.alice.send(pair.bob.local(), vec![0; len]).await;
-    let expected = TransportError::MessageTooLarge { len, max: MESSAGE_BYTES_MAX };
-    assert_eq!(refused, Err(expected), "send: a longer message is refused by name");
+    let expected = TransportError::MessageTooLarge {
+        len,
+        max: MESSAGE_BYTES_MAX,
+    };
+    assert_eq!(
+        refused,
+        Err(expected),
+        "send: a longer message is refused by name"
+    );
     pair.exchange().await;
 }
 
 /// An empty message is delivered like any other.
 pub async fn check_empty_message_is_a_message(factory: &impl Factory) {
     let pair = Pair::connect(factory).await;
-    pair.alice.send(pair.bob.local(), Vec::new()).await.expect("sends");
-    pair.alice.send(pair.bob.local(), vec![7]).await.expect("sends");
-    assert_eq!(message(&pair.bob).await.2, [], "send: an empty message is a message");
+    pair.alice
+        .send(pair.bob.local(), Vec::new())
+        .await
+        .expect("sends");
+    pair.alice
+        .send(pair.bob.local(), vec![7])
+        .await
+        .expect("sends");
+    assert_eq!(
+        message(&pair.bob).await.2,
+        [],
+        "send: an empty message is a message"
+    );
     assert_eq!(message(&pair.bob).await.2, [7], "3: and keeps its place");
 }
 
@@ -152,9 +196,16 @@ async fn receive_lanes(at: &impl Transport, lanes: u8, count: usize) {
         let (_, _, bytes) = message(at).await;
         let (body, number) = bytes.split_last_chunk::<4>().expect("has a number");
         let lane = *body.first().expect("has a lane");
-        assert!(body.len() == 20_000 && body.iter().all(|it| *it == lane), "3: messages are whole");
+        assert!(
+            body.len() == 20_000 && body.iter().all(|it| *it == lane),
+            "3: messages are whole"
+        );
         let next = expected.get_mut(usize::from(lane)).expect("is a lane");
-        assert_eq!(u32::from_be_bytes(*number), *next, "3: each sender's order is kept");
+        assert_eq!(
+            u32::from_be_bytes(*number),
+            *next,
+            "3: each sender's order is kept"
+        );
         *next += 1;
     }
 }
@@ -166,13 +217,19 @@ pub async fn check_slow_reader_loses_nothing(factory: &impl Factory) {
     let sending = async {
         for number in 0..COUNT {
             let bytes = vec![number as u8; 100_000];
-            pair.alice.send(pair.bob.local(), bytes).await.expect("sends");
+            pair.alice
+                .send(pair.bob.local(), bytes)
+                .await
+                .expect("sends");
         }
     };
     let receiving = async {
         for number in 0..COUNT {
             let (_, _, bytes) = message(&pair.bob).await;
-            assert!(bytes == vec![number as u8; 100_000], "3: nothing is lost under pressure");
+            assert!(
+                bytes == vec![number as u8; 100_000],
+                "3: nothing is lost under pressure"
+            );
         }
     };
     join(sending, receiving).await;
@@ -187,12 +244,22 @@ pub async fn check_peer_that_never_reads_is_cut(factory: &impl Factory) {
             Ok(()) => accepted += 256 * 1024,
             Err(refusal) => break refusal,
         }
-        assert!(accepted <= UNREAD_BYTES_MAX, "4: queues are bounded in bytes");
+        assert!(
+            accepted <= UNREAD_BYTES_MAX,
+            "4: queues are bounded in bytes"
+        );
     };
     let peer = pair.bob.local();
-    assert_eq!(refusal, TransportError::NotConnected { peer }, "4: the link is cut");
+    assert_eq!(
+        refusal,
+        TransportError::NotConnected { peer },
+        "4: the link is cut"
+    );
     let reason = disconnected(&pair.alice, pair.alice_link).await;
-    assert!(matches!(reason, DisconnectReason::Stalled { .. }), "4: as stalled, not {reason:?}");
+    assert!(
+        matches!(reason, DisconnectReason::Stalled { .. }),
+        "4: as stalled, not {reason:?}"
+    );
 }
 
 /// `hang_up` ends the link for both sides, each told who did it, and is idempotent.
@@ -201,7 +268,11 @@ pub async fn check_hang_up_is_seen_by_both(factory: &impl Factory) {
     let peer = pair.bob.local();
     pair.alice.hang_up(peer).await;
     let refused = pair.alice.send(peer, vec![1]).await;
-    assert_eq!(refused, Err(TransportError::NotConnected { peer }), "hang_up: send refuses");
+    assert_eq!(
+        refused,
+        Err(TransportError::NotConnected { peer }),
+        "hang_up: send refuses"
+    );
     pair.alice.hang_up(peer).await;
     let (near, far) = join(
         disconnected(&pair.alice, pair.alice_link),
@@ -209,21 +280,35 @@ pub async fn check_hang_up_is_seen_by_both(factory: &impl Factory) {
     )
     .await;
     assert_eq!(near, DisconnectReason::HungUp, "hang_up: this side is told");
-    assert_eq!(far, DisconnectReason::PeerHungUp, "hang_up: the other side is told");
+    assert_eq!(
+        far,
+        DisconnectReason::PeerHungUp,
+        "hang_up: the other side is told"
+    );
 }
 
 /// What was sent before `hang_up` arrives at a peer that reads.
 pub async fn check_hang_up_lets_sent_messages_arrive(factory: &impl Factory) {
     let pair = Pair::connect(factory).await;
     for number in 0..20_u8 {
-        pair.alice.send(pair.bob.local(), vec![number; 50_000]).await.expect("sends");
+        pair.alice
+            .send(pair.bob.local(), vec![number; 50_000])
+            .await
+            .expect("sends");
     }
     pair.alice.hang_up(pair.bob.local()).await;
     for number in 0..20_u8 {
-        assert!(message(&pair.bob).await.2 == vec![number; 50_000], "hang_up: sent messages arrive");
+        assert!(
+            message(&pair.bob).await.2 == vec![number; 50_000],
+            "hang_up: sent messages arrive"
+        );
     }
     let reason = disconnected(&pair.bob, pair.bob_link).await;
-    assert_eq!(reason, DisconnectReason::PeerHungUp, "hang_up: comes after them");
+    assert_eq!(
+        reason,
+        DisconnectReason::PeerHungUp,
+        "hang_up: comes after them"
+    );
 }
 
 /// After `hang_up`, from either side, `dial` makes a new link with a new number.
@@ -237,17 +322,32 @@ pub async fn check_redial_gives_a_new_link(factory: &impl Factory) {
         }
         // Half of the rounds dial before the other side has heard of the end.
         if round < 2 {
-            join(disconnected(near, pair.alice_link), disconnected(far, pair.bob_link)).await;
+            join(
+                disconnected(near, pair.alice_link),
+                disconnected(far, pair.bob_link),
+            )
+            .await;
             near.dial(&address(far)).await.expect("dials again");
         } else if round == 2 {
             near.dial(&address(far)).await.expect("dials again");
-            join(disconnected(near, pair.alice_link), disconnected(far, pair.bob_link)).await;
+            join(
+                disconnected(near, pair.alice_link),
+                disconnected(far, pair.bob_link),
+            )
+            .await;
         } else {
             far.dial(&address(near)).await.expect("dials again");
-            join(disconnected(near, pair.alice_link), disconnected(far, pair.bob_link)).await;
+            join(
+                disconnected(near, pair.alice_link),
+                disconnected(far, pair.bob_link),
+            )
+            .await;
         }
         let ((_, alice_link), (_, bob_link)) = join(connected(near), connected(far)).await;
-        assert!(alice_link > pair.alice_link, "redial: a new link has a higher number");
+        assert!(
+            alice_link > pair.alice_link,
+            "redial: a new link has a higher number"
+        );
         assert!(bob_link > pair.bob_link, "redial: on both sides");
         (pair.alice_link, pair.bob_link) = (alice_link, bob_link);
         pair.exchange().await;
@@ -259,7 +359,11 @@ pub async fn check_unknown_peer_is_refused(factory: &impl Factory) {
     let alice = factory.endpoint().await;
     let peer = PeerId([0xee; 32]);
     let refused = alice.send(peer, vec![1]).await;
-    assert_eq!(refused, Err(TransportError::NotConnected { peer }), "send: unknown peer");
+    assert_eq!(
+        refused,
+        Err(TransportError::NotConnected { peer }),
+        "send: unknown peer"
+    );
     alice.hang_up(peer).await;
 }
 
@@ -274,7 +378,11 @@ pub async fn check_useless_addresses_are_refused(factory: &impl Factory) {
     );
     let own = address(&alice);
     let refused = alice.dial(&own).await;
-    assert_eq!(refused, Err(TransportError::DialledSelf { address: own }), "dial: own address");
+    assert_eq!(
+        refused,
+        Err(TransportError::DialledSelf { address: own }),
+        "dial: own address"
+    );
     let gone = address(&bob);
     bob.close().await;
     let refused = alice.dial(&gone).await;
@@ -289,9 +397,17 @@ pub async fn check_dialling_twice_gives_one_link(factory: &impl Factory) {
     let (alice, bob) = (factory.endpoint().await, factory.endpoint().await);
     let to = address(&bob);
     let (first, second) = join(alice.dial(&to), alice.dial(&to)).await;
-    assert_eq!((first, second), (Ok(bob.local()), Ok(bob.local())), "2: both dials succeed");
+    assert_eq!(
+        (first, second),
+        (Ok(bob.local()), Ok(bob.local())),
+        "2: both dials succeed"
+    );
     let pair = Pair::meet(alice, bob).await;
-    assert_eq!(pair.alice.dial(&to).await, Ok(pair.bob.local()), "dial: idempotent");
+    assert_eq!(
+        pair.alice.dial(&to).await,
+        Ok(pair.bob.local()),
+        "dial: idempotent"
+    );
     pair.exchange().await;
     pair.part().await;
 }
@@ -303,7 +419,11 @@ pub async fn check_simultaneous_dials_give_one_link(factory: &impl Factory) {
         let (alice, bob) = (factory.endpoint().await, factory.endpoint().await);
         let (to_alice, to_bob) = (address(&alice), address(&bob));
         let (near, far) = join(alice.dial(&to_bob), bob.dial(&to_alice)).await;
-        assert_eq!((near, far), (Ok(bob.local()), Ok(alice.local())), "2: both dials succeed");
+        assert_eq!(
+            (near, far),
+            (Ok(bob.local()), Ok(alice.local())),
+            "2: both dials succeed"
+        );
         let pair = Pair::meet(alice, bob).await;
         pair.exchange().await;
         pair.part().await;
@@ -315,7 +435,11 @@ pub async fn check_close_ends_everything(factory: &impl Factory) {
     let pair = Pair::connect(factory).await;
     let (waiting, ()) = join(pair.alice.next(), pair.alice.close()).await;
     assert_eq!(waiting, None, "close: a waiting next ends");
-    assert_eq!(pair.alice.next().await, None, "close: next is None for good");
+    assert_eq!(
+        pair.alice.next().await,
+        None,
+        "close: next is None for good"
+    );
     assert_eq!(pair.alice.addresses(), [], "close: no addresses are left");
     let refused = pair.alice.send(pair.bob.local(), vec![1]).await;
     assert_eq!(refused, Err(TransportError::Closed), "close: send refuses");
@@ -330,7 +454,10 @@ pub async fn check_next_is_cancel_safe(factory: &impl Factory) {
     let pair = Pair::connect(factory).await;
     let sending = async {
         for number in 0..200_u8 {
-            pair.alice.send(pair.bob.local(), vec![number]).await.expect("sends");
+            pair.alice
+                .send(pair.bob.local(), vec![number])
+                .await
+                .expect("sends");
         }
     };
     let receiving = async {
@@ -340,7 +467,9 @@ pub async fn check_next_is_cancel_safe(factory: &impl Factory) {
                 Some(event) => event,
                 None => pair.bob.next().await,
             };
-            let Some(Event::Message { bytes, .. }) = event else { panic!("3: {event:?}") };
+            let Some(Event::Message { bytes, .. }) = event else {
+                panic!("3: {event:?}")
+            };
             assert_eq!(bytes, [number], "next: a dropped future has taken nothing");
             number += 1;
         }
@@ -365,7 +494,12 @@ impl<T: Transport> Pair<T> {
 
     async fn meet(alice: T, bob: T) -> Self {
         let ((_, alice_link), (_, bob_link)) = join(connected(&alice), connected(&bob)).await;
-        Self { alice, bob, alice_link, bob_link }
+        Self {
+            alice,
+            bob,
+            alice_link,
+            bob_link,
+        }
     }
 
     /// Sends a message each way; any other event on the way breaks contract 2.
@@ -374,20 +508,30 @@ impl<T: Transport> Pair<T> {
         let sent = join(self.alice.send(far, vec![1]), self.bob.send(near, vec![2])).await;
         assert_eq!(sent, (Ok(()), Ok(())), "send: the link is live");
         let (near, far) = join(message(&self.alice), message(&self.bob)).await;
-        assert_eq!((near.1, far.1), (self.alice_link, self.bob_link), "2: the one link is used");
+        assert_eq!(
+            (near.1, far.1),
+            (self.alice_link, self.bob_link),
+            "2: the one link is used"
+        );
         assert_eq!((near.2, far.2), (vec![2], vec![1]), "3: messages arrive");
     }
 
     /// Hangs up; any other event before the end breaks contract 2.
     async fn part(&self) {
         self.alice.hang_up(self.bob.local()).await;
-        join(disconnected(&self.alice, self.alice_link), disconnected(&self.bob, self.bob_link))
-            .await;
+        join(
+            disconnected(&self.alice, self.alice_link),
+            disconnected(&self.bob, self.bob_link),
+        )
+        .await;
     }
 }
 
 fn address(of: &impl Transport) -> Address {
-    of.addresses().into_iter().next().expect("addresses: an open endpoint has one")
+    of.addresses()
+        .into_iter()
+        .next()
+        .expect("addresses: an open endpoint has one")
 }
 
 async fn connected(at: &impl Transport) -> (PeerId, u64) {

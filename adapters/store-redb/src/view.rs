@@ -1,9 +1,9 @@
 //! A read transaction of redb as a view.
 
 use std::cell::OnceCell;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 
-use leno_threads_core::store::{Direction, StoreError, Table, View, is_empty_range};
+use leno_threads_core::store::{Direction, StoreError, Table, View, Visit, is_empty_range};
 use redb::{ReadOnlyTable, ReadTransaction, TableDefinition, TableError};
 
 use crate::error::{Doing, guard};
@@ -90,7 +90,7 @@ impl View for RedbView {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
         direction: Direction,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: Visit<'_>,
     ) -> Result<(), StoreError> {
         let Some(rows) = self.rows(table)?.filter(|_| !is_empty_range(from, to)) else {
             return Ok(());

@@ -140,7 +140,9 @@ impl Behaviour {
 
     /// Drops the link to a peer that does not answer.
     pub(crate) fn lose(&mut self, remote: libp2p::PeerId, connection: ConnectionId, detail: &str) {
-        let reason = DisconnectReason::Lost { detail: detail.to_owned() };
+        let reason = DisconnectReason::Lost {
+            detail: detail.to_owned(),
+        };
         self.on_connection_handler_event(remote, connection, Told::Ended(reason));
     }
 
@@ -163,9 +165,18 @@ impl Behaviour {
             return Err(ConnectionDenied::new(Closing));
         }
         let generation = self.generations.get(&peer).copied().unwrap_or_default();
-        let greeting = Greeting { instance: self.instance, generation };
+        let greeting = Greeting {
+            instance: self.instance,
+            generation,
+        };
         let counters = self.shared.counters.clone();
-        Ok(Handler::new(dialler, self.is_arbiter_for(peer), greeting, self.bounds, counters))
+        Ok(Handler::new(
+            dialler,
+            self.is_arbiter_for(peer),
+            greeting,
+            self.bounds,
+            counters,
+        ))
     }
 
     fn greeted(
@@ -187,7 +198,14 @@ impl Behaviour {
         let inbox = self.shared.inbox.clone();
         let (link, outgoing) = Link::open(peer, self.links_made, inbox, self.queue_bytes);
         lock(&self.shared.links).insert(peer, link.clone());
-        self.live.insert(peer, Live { connection, greeting, link: link.clone() });
+        self.live.insert(
+            peer,
+            Live {
+                connection,
+                greeting,
+                link: link.clone(),
+            },
+        );
         self.act(ToSwarm::NotifyHandler {
             peer_id: remote,
             handler: NotifyHandler::One(connection),
@@ -219,7 +237,10 @@ impl Behaviour {
 
     fn close_connection(&mut self, peer_id: libp2p::PeerId, connection: ConnectionId) {
         let connection = CloseConnection::One(connection);
-        self.act(ToSwarm::CloseConnection { peer_id, connection });
+        self.act(ToSwarm::CloseConnection {
+            peer_id,
+            connection,
+        });
     }
 
     fn act(&mut self, action: ToSwarm<Report, Accept>) {
@@ -232,7 +253,9 @@ impl Behaviour {
 
 impl fmt::Debug for Behaviour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Behaviour").field("local", &self.local).finish_non_exhaustive()
+        f.debug_struct("Behaviour")
+            .field("local", &self.local)
+            .finish_non_exhaustive()
     }
 }
 
@@ -262,14 +285,24 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        let FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, cause, .. }) =
-            event
+        let FromSwarm::ConnectionClosed(ConnectionClosed {
+            peer_id,
+            connection_id,
+            cause,
+            ..
+        }) = event
         else {
             return;
         };
         self.lingering.remove(&connection_id);
-        let Some(peer) = from_libp2p(&peer_id) else { return };
-        if self.live.get(&peer).is_some_and(|it| it.connection == connection_id) {
+        let Some(peer) = from_libp2p(&peer_id) else {
+            return;
+        };
+        if self
+            .live
+            .get(&peer)
+            .is_some_and(|it| it.connection == connection_id)
+        {
             let detail = cause.map_or_else(|| "closed".to_owned(), ToString::to_string);
             self.end(peer, DisconnectReason::Lost { detail });
         }
@@ -281,11 +314,17 @@ impl NetworkBehaviour for Behaviour {
         connection: ConnectionId,
         told: Told,
     ) {
-        let Some(peer) = from_libp2p(&remote) else { return };
+        let Some(peer) = from_libp2p(&remote) else {
+            return;
+        };
         match told {
             Told::Greeted(greeting) => self.greeted(remote, peer, connection, greeting),
             Told::Ended(reason) => {
-                if self.live.get(&peer).is_some_and(|it| it.connection == connection) {
+                if self
+                    .live
+                    .get(&peer)
+                    .is_some_and(|it| it.connection == connection)
+                {
                     self.end(peer, reason);
                 }
                 self.close_connection(remote, connection);

@@ -41,7 +41,9 @@ impl Builder {
     pub fn new(secret: impl Into<Zeroizing<[u8; 32]>>) -> Self {
         Self {
             secret: secret.into(),
-            listen_on: ["/ip4/0.0.0.0/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1"].map(Into::into).into(),
+            listen_on: ["/ip4/0.0.0.0/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1"]
+                .map(Into::into)
+                .into(),
             announced: Vec::new(),
             connections_max: 512,
             connections_per_peer_max: 4,
@@ -137,7 +139,9 @@ impl Builder {
 impl fmt::Debug for Builder {
     /// Leaves the secret out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("listen_on", &self.listen_on).finish_non_exhaustive()
+        f.debug_struct("Builder")
+            .field("listen_on", &self.listen_on)
+            .finish_non_exhaustive()
     }
 }
 

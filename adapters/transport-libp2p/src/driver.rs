@@ -36,9 +36,17 @@ const PROVEN: Duration = Duration::from_secs(10);
 /// What the handle asks for.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Dial { address: Address, reply: DialReply },
-    HangUp { peer: PeerId, reply: oneshot::Sender<()> },
-    Close { reply: oneshot::Sender<()> },
+    Dial {
+        address: Address,
+        reply: DialReply,
+    },
+    HangUp {
+        peer: PeerId,
+        reply: oneshot::Sender<()>,
+    },
+    Close {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 type DialReply = oneshot::Sender<Result<PeerId, TransportError>>;
@@ -77,7 +85,14 @@ pub(crate) async fn start(builder: Builder) -> Result<Libp2p, ListenError> {
     let (commands, receiver) = mpsc::channel(64);
     let task = tokio::spawn(driver.run(receiver));
     let message_bytes_max = builder.message_bytes_max;
-    Ok(Libp2p { local, message_bytes_max, shared, addresses, commands, task })
+    Ok(Libp2p {
+        local,
+        message_bytes_max,
+        shared,
+        addresses,
+        commands,
+        task,
+    })
 }
 
 fn swarm(
@@ -87,8 +102,10 @@ fn swarm(
     shared: Arc<Shared>,
 ) -> Result<Swarm<Protocols>, ListenError> {
     let instance = getrandom::u64().map_err(not_set_up)?;
-    let bounds =
-        Bounds { message_bytes_max: builder.message_bytes_max, stall: builder.stall_timeout };
+    let bounds = Bounds {
+        message_bytes_max: builder.message_bytes_max,
+        stall: builder.stall_timeout,
+    };
     let limits = connection_limits::ConnectionLimits::default()
         .with_max_pending_incoming(Some(builder.connections_max.clamp(1, 64)))
         .with_max_established(Some(builder.connections_max))
@@ -103,7 +120,11 @@ fn swarm(
     };
     let swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
+        .with_tcp(
+            tcp::Config::default().nodelay(true),
+            noise::Config::new,
+            yamux::Config::default,
+        )
         .map_err(not_set_up)?
         .with_quic()
         .with_behaviour(|_| protocols)
@@ -119,7 +140,9 @@ fn swarm(
 }
 
 fn not_set_up(error: impl ToString) -> ListenError {
-    ListenError::NotSetUp { detail: error.to_string() }
+    ListenError::NotSetUp {
+        detail: error.to_string(),
+    }
 }
 
 /// A dial of which the handle waits to hear.
@@ -221,29 +244,41 @@ impl Driver {
         }
         let mut waiting = Vec::new();
         for text in &builder.listen_on {
-            let listener = self.swarm.listen_on(parse(text)?).map_err(|error| {
-                ListenError::CannotListen { address: text.clone(), detail: error.to_string() }
-            })?;
+            let listener =
+                self.swarm
+                    .listen_on(parse(text)?)
+                    .map_err(|error| ListenError::CannotListen {
+                        address: text.clone(),
+                        detail: error.to_string(),
+                    })?;
             waiting.push(listener);
         }
         // An interface that is down is no reason not to start: its address is added when it comes.
-        timeout(LISTEN_TIMEOUT, self.until_listening(waiting)).await.unwrap_or(Ok(()))?;
+        timeout(LISTEN_TIMEOUT, self.until_listening(waiting))
+            .await
+            .unwrap_or(Ok(()))?;
         self.list_addresses();
         Ok(())
     }
 
-    async fn until_listening(
-        &mut self,
-        mut waiting: Vec<ListenerId>,
-    ) -> Result<(), ListenError> {
+    async fn until_listening(&mut self, mut waiting: Vec<ListenerId>) -> Result<(), ListenError> {
         while !waiting.is_empty() {
             match self.swarm.select_next_some().await {
                 SwarmEvent::NewListenAddr { listener_id, .. } => {
                     waiting.retain(|it| *it != listener_id);
                 }
-                SwarmEvent::ListenerClosed { addresses, reason: Err(error), .. } => {
-                    let address = addresses.first().map_or_else(String::new, ToString::to_string);
-                    return Err(ListenError::CannotListen { address, detail: error.to_string() });
+                SwarmEvent::ListenerClosed {
+                    addresses,
+                    reason: Err(error),
+                    ..
+                } => {
+                    let address = addresses
+                        .first()
+                        .map_or_else(String::new, ToString::to_string);
+                    return Err(ListenError::CannotListen {
+                        address,
+                        detail: error.to_string(),
+                    });
                 }
                 event => self.handle_event(event),
             }
@@ -256,28 +291,41 @@ impl Driver {
             return;
         }
         let local = *self.swarm.local_peer_id();
-        let places = self.swarm.external_addresses().chain(self.swarm.listeners());
+        let places = self
+            .swarm
+            .external_addresses()
+            .chain(self.swarm.listeners());
         let named = places.filter_map(|it| it.clone().with_p2p(local).ok());
         *lock(&self.addresses) = named.filter_map(|it| it.to_string().parse().ok()).collect();
     }
 }
 
 fn parse(text: &str) -> Result<Multiaddr, ListenError> {
-    text.parse().map_err(|error: libp2p::multiaddr::Error| ListenError::AddressNotUnderstood {
-        address: text.to_owned(),
-        detail: error.to_string(),
-    })
+    text.parse().map_err(
+        |error: libp2p::multiaddr::Error| ListenError::AddressNotUnderstood {
+            address: text.to_owned(),
+            detail: error.to_string(),
+        },
+    )
 }
 
 // Dialling.
 impl Driver {
     fn dial(&mut self, address: Address, reply: DialReply) {
         match destination(&address) {
-            Ok(Destination { peer: Some(peer), .. }) if peer == self.local => {
+            Ok(Destination {
+                peer: Some(peer), ..
+            }) if peer == self.local => {
                 let _ = reply.send(Err(TransportError::DialledSelf { address }));
             }
             Ok(Destination { place, peer }) => {
-                self.begin(Dial { address, place, peer, established: false, reply });
+                self.begin(Dial {
+                    address,
+                    place,
+                    peer,
+                    established: false,
+                    reply,
+                });
             }
             Err(error) => {
                 let _ = reply.send(Err(error));
@@ -347,7 +395,10 @@ impl Driver {
         if others == 0 {
             for dial in self.take_dials(|it| it.established && it.peer == Some(peer)) {
                 let detail = "the connection ended before there was a link".to_owned();
-                let error = TransportError::Unreachable { address: dial.address, detail };
+                let error = TransportError::Unreachable {
+                    address: dial.address,
+                    detail,
+                };
                 let _ = dial.reply.send(Err(error));
             }
         }
@@ -365,22 +416,36 @@ impl Driver {
 fn options(peer: Option<PeerId>, places: Vec<Multiaddr>) -> DialOpts {
     // A TCP connection from the port that listens could meet the other side's own dial half-way, as
     // one connection that both believe to have dialled.
-    let is_tcp = places.iter().any(|it| it.iter().any(|part| matches!(part, Protocol::Tcp(_))));
+    let is_tcp = places
+        .iter()
+        .any(|it| it.iter().any(|part| matches!(part, Protocol::Tcp(_))));
     match (peer.and_then(to_libp2p), places) {
         (Some(peer), places) => {
-            let options = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(places);
-            if is_tcp { options.allocate_new_port().build() } else { options.build() }
+            let options = DialOpts::peer_id(peer)
+                .condition(PeerCondition::Always)
+                .addresses(places);
+            if is_tcp {
+                options.allocate_new_port().build()
+            } else {
+                options.build()
+            }
         }
         (None, mut places) => {
             let place = places.pop().unwrap_or_else(Multiaddr::empty);
             let options = DialOpts::unknown_peer_id().address(place);
-            if is_tcp { options.allocate_new_port().build() } else { options.build() }
+            if is_tcp {
+                options.allocate_new_port().build()
+            } else {
+                options.build()
+            }
         }
     }
 }
 
 fn fail(dial: Dial, error: &DialError) {
-    let _ = dial.reply.send(Err(dial_error(dial.address, dial.peer, error)));
+    let _ = dial
+        .reply
+        .send(Err(dial_error(dial.address, dial.peer, error)));
 }
 
 /// Says in our words why a dial led nowhere.
@@ -398,13 +463,19 @@ fn dial_error(address: Address, expected: Option<PeerId>, error: &DialError) -> 
             TransportError::KeyTypeNotSupported { address }
         }
         DialError::Denied { cause } => match cause.downcast_ref::<connection_limits::Exceeded>() {
-            Some(exceeded) => TransportError::TooManyConnections { detail: exceeded.to_string() },
-            None => TransportError::Unreachable { address, detail: cause.to_string() },
+            Some(exceeded) => TransportError::TooManyConnections {
+                detail: exceeded.to_string(),
+            },
+            None => TransportError::Unreachable {
+                address,
+                detail: cause.to_string(),
+            },
         },
         DialError::Transport(errors) => transport_error(address, errors),
-        DialError::DialPeerConditionFalse(_) | DialError::Aborted => {
-            TransportError::Unreachable { address, detail: error.to_string() }
-        }
+        DialError::DialPeerConditionFalse(_) | DialError::Aborted => TransportError::Unreachable {
+            address,
+            detail: error.to_string(),
+        },
     }
 }
 
@@ -417,10 +488,14 @@ fn transport_error(
             let detail = "neither TCP nor QUIC to an IP address".to_owned();
             TransportError::AddressNotUnderstood { address, detail }
         }
-        Some(libp2p::TransportError::Other(error)) => {
-            TransportError::Unreachable { address, detail: root_cause(error) }
-        }
-        None => TransportError::Unreachable { address, detail: "no address".to_owned() },
+        Some(libp2p::TransportError::Other(error)) => TransportError::Unreachable {
+            address,
+            detail: root_cause(error),
+        },
+        None => TransportError::Unreachable {
+            address,
+            detail: "no address".to_owned(),
+        },
     }
 }
 
@@ -454,7 +529,9 @@ impl Driver {
                 self.wanted.remove(&peer);
             }
             _ => {
-                let Some(wanted) = self.wanted.get_mut(&peer) else { return };
+                let Some(wanted) = self.wanted.get_mut(&peer) else {
+                    return;
+                };
                 if wanted.up.take().is_some_and(|it| it.elapsed() >= PROVEN) {
                     wanted.failures = 0;
                 }
@@ -465,7 +542,12 @@ impl Driver {
 
     fn redial_due(&mut self) {
         let now = Instant::now();
-        let Self { swarm, wanted, redial, .. } = self;
+        let Self {
+            swarm,
+            wanted,
+            redial,
+            ..
+        } = self;
         for (peer, wanted) in wanted.iter_mut() {
             if wanted.due.is_none_or(|it| it > now) {
                 continue;
@@ -485,7 +567,12 @@ impl Driver {
 
     /// If the connection was made to dial a peer again, that did not help.
     fn redial_failed(&mut self, connection: ConnectionId) {
-        let Self { swarm, wanted, redial, .. } = self;
+        let Self {
+            swarm,
+            wanted,
+            redial,
+            ..
+        } = self;
         for (peer, wanted) in wanted.iter_mut() {
             if wanted.dialling == Some(connection) {
                 wanted.dialling = None;
@@ -511,24 +598,39 @@ impl Wanted {
 fn backoff(failures: u32, shortest: Duration, longest: Duration) -> Duration {
     // Beyond a day of doubling, the bound alone counts; `Instant` must not be run over.
     let longest = longest.min(Duration::from_secs(24 * 60 * 60));
-    shortest.saturating_mul(2_u32.saturating_pow(failures)).min(longest)
+    shortest
+        .saturating_mul(2_u32.saturating_pow(failures))
+        .min(longest)
 }
 
 // Events of the swarm.
 impl Driver {
     fn handle_event(&mut self, event: SwarmEvent<ProtocolsEvent>) {
         match event {
-            SwarmEvent::ConnectionEstablished { connection_id, peer_id, .. } => {
+            SwarmEvent::ConnectionEstablished {
+                connection_id,
+                peer_id,
+                ..
+            } => {
                 if let Some(peer) = from_libp2p(&peer_id) {
                     self.connection_established(connection_id, peer);
                 }
             }
-            SwarmEvent::ConnectionClosed { connection_id, peer_id, num_established, .. } => {
+            SwarmEvent::ConnectionClosed {
+                connection_id,
+                peer_id,
+                num_established,
+                ..
+            } => {
                 if let Some(peer) = from_libp2p(&peer_id) {
                     self.connection_closed(connection_id, peer, num_established);
                 }
             }
-            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+            SwarmEvent::OutgoingConnectionError {
+                connection_id,
+                error,
+                ..
+            } => {
                 self.connection_failed(connection_id, &error);
             }
             SwarmEvent::Behaviour(ProtocolsEvent::Leno(Report::Up(peer))) => self.link_up(peer),
@@ -543,13 +645,23 @@ impl Driver {
         }
     }
 
-    fn handle_ping(&mut self, ping::Event { peer, connection, result }: ping::Event) {
+    fn handle_ping(
+        &mut self,
+        ping::Event {
+            peer,
+            connection,
+            result,
+        }: ping::Event,
+    ) {
         match result {
             // A device without the protocol is alive if it answers at all, which it did.
             Ok(_) | Err(ping::Failure::Unsupported) => {}
             Err(error @ (ping::Failure::Timeout | ping::Failure::Other { .. })) => {
                 let detail = format!("no answer to a ping: {error}");
-                self.swarm.behaviour_mut().leno.lose(peer, connection, &detail);
+                self.swarm
+                    .behaviour_mut()
+                    .leno
+                    .lose(peer, connection, &detail);
             }
         }
     }
@@ -563,13 +675,19 @@ mod tests {
     fn waits_double_up_to_the_longest() {
         let (shortest, longest) = (Duration::from_millis(250), Duration::from_secs(60));
         let check = |failures, millis| {
-            assert_eq!(backoff(failures, shortest, longest), Duration::from_millis(millis));
+            assert_eq!(
+                backoff(failures, shortest, longest),
+                Duration::from_millis(millis)
+            );
         };
         check(0, 250);
         check(1, 500);
         check(7, 32_000);
         check(8, 60_000);
         check(u32::MAX, 60_000);
-        assert_eq!(backoff(u32::MAX, Duration::MAX, Duration::MAX).as_secs(), 86_400);
+        assert_eq!(
+            backoff(u32::MAX, Duration::MAX, Duration::MAX).as_secs(),
+            86_400
+        );
     }
 }

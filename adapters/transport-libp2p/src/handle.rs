@@ -47,7 +47,10 @@ impl Libp2p {
     #[must_use]
     pub fn bytes_on_wire(&self) -> (u64, u64) {
         let counters = &self.shared.counters;
-        (counters.sent.load(Ordering::Relaxed), counters.received.load(Ordering::Relaxed))
+        (
+            counters.sent.load(Ordering::Relaxed),
+            counters.received.load(Ordering::Relaxed),
+        )
     }
 
     /// Gives the swarm task a command and waits for its answer; `None` if the task is over.
@@ -87,7 +90,11 @@ impl Transport for Libp2p {
             Some(link) => link.send(message).await,
             None => false,
         };
-        if sent { Ok(()) } else { Err(TransportError::NotConnected { peer: to }) }
+        if sent {
+            Ok(())
+        } else {
+            Err(TransportError::NotConnected { peer: to })
+        }
     }
 
     async fn next(&self) -> Option<Event> {
@@ -113,6 +120,8 @@ impl Drop for Libp2p {
 
 impl fmt::Debug for Libp2p {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Libp2p").field("local", &self.local).finish_non_exhaustive()
+        f.debug_struct("Libp2p")
+            .field("local", &self.local)
+            .finish_non_exhaustive()
     }
 }

@@ -81,7 +81,9 @@ pub(crate) enum Told {
 /// Where a connection stands. Each state leads to the next, and any of them to `Over`.
 enum Stage {
     /// The dialling side shall open the stream.
-    Fresh { dialler: bool },
+    Fresh {
+        dialler: bool,
+    },
     /// The stream is asked for, or awaited.
     Opening,
     Greeting(BoxFuture<'static, io::Result<(Stream, Greeting)>>),
@@ -112,7 +114,14 @@ impl Handler {
         counters: Arc<Counters>,
     ) -> Self {
         let stage = Stage::Fresh { dialler };
-        Self { stage, greeting, arbiter, bounds, counters, waker: None }
+        Self {
+            stage,
+            greeting,
+            arbiter,
+            bounds,
+            counters,
+            waker: None,
+        }
     }
 
     fn enter(&mut self, stage: Stage) {
@@ -142,7 +151,9 @@ impl Handler {
 
 impl fmt::Debug for Handler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handler").field("arbiter", &self.arbiter).finish_non_exhaustive()
+        f.debug_struct("Handler")
+            .field("arbiter", &self.arbiter)
+            .finish_non_exhaustive()
     }
 }
 
@@ -162,10 +173,7 @@ impl ConnectionHandler for Handler {
         !matches!(self.stage, Stage::Fresh { dialler: false } | Stage::Over)
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Upgrade, (), Told>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Upgrade, (), Told>> {
         let told = match &mut self.stage {
             Stage::Fresh { dialler: true } => {
                 self.stage = Stage::Opening;
@@ -209,7 +217,9 @@ impl ConnectionHandler for Handler {
         let running = async move {
             if arbiter {
                 if let Err(error) = greeting.write(&mut stream).await {
-                    return DisconnectReason::Lost { detail: error.to_string() };
+                    return DisconnectReason::Lost {
+                        detail: error.to_string(),
+                    };
                 }
                 count(&counters.sent, 16);
             }

@@ -47,7 +47,10 @@ impl Room {
         let queue_bytes = queue_bytes.clamp(1, u32::MAX as usize);
         // `usize` may be too narrow a promise: the semaphore has a limit of its own.
         let queue_bytes = queue_bytes.min(Semaphore::MAX_PERMITS);
-        Self { semaphore: Arc::new(Semaphore::new(queue_bytes)), queue_bytes }
+        Self {
+            semaphore: Arc::new(Semaphore::new(queue_bytes)),
+            queue_bytes,
+        }
     }
 
     /// Waits for room; `None` if the queue is gone.
@@ -77,7 +80,11 @@ struct Queue {
 
 impl Inbox {
     pub(crate) fn new(queue_bytes: usize) -> Self {
-        Self { queue: Mutex::default(), filled: Notify::new(), room: Room::new(queue_bytes) }
+        Self {
+            queue: Mutex::default(),
+            filled: Notify::new(),
+            room: Room::new(queue_bytes),
+        }
     }
 
     fn push(&self, event: Event, permit: Option<OwnedSemaphorePermit>) {
@@ -137,7 +144,9 @@ impl Inbox {
 pub(crate) enum Outgoing {
     Message(Vec<u8>, OwnedSemaphorePermit),
     /// The last: flush, say so if it is a hang-up, and end the stream.
-    Farewell { hang_up: bool },
+    Farewell {
+        hang_up: bool,
+    },
 }
 
 /// A link that was reported as connected.
@@ -167,13 +176,28 @@ impl Link {
         inbox.push(Event::Connected { peer, link: number }, None);
         let room = Room::new(queue_bytes);
         let open = Mutex::new(true);
-        (Arc::new(Self { peer, number, open, ended: Notify::new(), inbox, room, outgoing }), receiver)
+        (
+            Arc::new(Self {
+                peer,
+                number,
+                open,
+                ended: Notify::new(),
+                inbox,
+                room,
+                outgoing,
+            }),
+            receiver,
+        )
     }
 
     /// Queues a message as soon as there is room; false if the link is over.
     pub(crate) async fn send(&self, message: Vec<u8>) -> bool {
-        let Some(permit) = self.room.take(message.len()).await else { return false };
-        self.outgoing.send(Outgoing::Message(message, permit)).is_ok()
+        let Some(permit) = self.room.take(message.len()).await else {
+            return false;
+        };
+        self.outgoing
+            .send(Outgoing::Message(message, permit))
+            .is_ok()
     }
 
     /// Reports the end, unless that was done; true if it was not.
@@ -182,7 +206,8 @@ impl Link {
         let first = std::mem::replace(&mut *open, false);
         if first {
             let (peer, link) = (self.peer, self.number);
-            self.inbox.push(Event::Disconnected { peer, link, reason }, None);
+            self.inbox
+                .push(Event::Disconnected { peer, link, reason }, None);
             self.room.semaphore.close();
             self.ended.notify_one();
         }
@@ -200,7 +225,11 @@ impl Link {
         let permit = self.inbox.room.take(bytes.len()).await;
         let open = lock(&self.open);
         if *open {
-            let event = Event::Message { from: self.peer, link: self.number, bytes };
+            let event = Event::Message {
+                from: self.peer,
+                link: self.number,
+                bytes,
+            };
             self.inbox.push(event, permit);
         }
     }

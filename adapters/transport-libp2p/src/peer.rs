@@ -41,13 +41,19 @@ pub(crate) fn destination(address: &Address) -> Result<Destination, TransportErr
         address: address.clone(),
         detail: detail.to_string(),
     };
-    let mut place: Multiaddr = address.as_str().parse().map_err(|error| misunderstood(&error))?;
+    let mut place: Multiaddr = address
+        .as_str()
+        .parse()
+        .map_err(|error| misunderstood(&error))?;
     let Some(Protocol::P2p(peer)) = place.iter().last() else {
         return Ok(Destination { place, peer: None });
     };
     place.pop();
     match from_libp2p(&peer) {
-        Some(peer) => Ok(Destination { place, peer: Some(peer) }),
+        Some(peer) => Ok(Destination {
+            place,
+            peer: Some(peer),
+        }),
         None => Err(misunderstood(&"the peer named has no Ed25519 key")),
     }
 }
@@ -70,7 +76,9 @@ mod tests {
     #[test]
     fn hashed_keys_are_refused() {
         // The id of an RSA key: a SHA-256 multihash.
-        let rsa = "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N".parse().unwrap();
+        let rsa = "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"
+            .parse()
+            .unwrap();
         assert_eq!(from_libp2p(&rsa), None);
     }
 
@@ -79,18 +87,35 @@ mod tests {
             let keypair = Keypair::ed25519_from_bytes([it; 32]).unwrap();
             PeerId(keypair.public().try_into_ed25519().unwrap().to_bytes())
         });
-        let expected = Destination { place: place.parse().unwrap(), peer };
+        let expected = Destination {
+            place: place.parse().unwrap(),
+            peer,
+        };
         assert_eq!(destination(&text.parse().unwrap()), Ok(expected));
     }
 
     #[test]
     fn addresses_are_taken_apart() {
-        let peer = Keypair::ed25519_from_bytes([3; 32]).unwrap().public().to_peer_id();
+        let peer = Keypair::ed25519_from_bytes([3; 32])
+            .unwrap()
+            .public()
+            .to_peer_id();
         check("/ip4/127.0.0.1/tcp/9", "/ip4/127.0.0.1/tcp/9", None);
-        check(&format!("/ip4/127.0.0.1/tcp/9/p2p/{peer}"), "/ip4/127.0.0.1/tcp/9", Some(3));
-        for text in ["nonsense", "/ip4/1/tcp/2", "/ip4/127.0.0.1/tcp/9/p2p/QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"] {
+        check(
+            &format!("/ip4/127.0.0.1/tcp/9/p2p/{peer}"),
+            "/ip4/127.0.0.1/tcp/9",
+            Some(3),
+        );
+        for text in [
+            "nonsense",
+            "/ip4/1/tcp/2",
+            "/ip4/127.0.0.1/tcp/9/p2p/QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N",
+        ] {
             let refused = destination(&text.parse().unwrap());
-            assert!(matches!(refused, Err(TransportError::AddressNotUnderstood { .. })), "{text}");
+            assert!(
+                matches!(refused, Err(TransportError::AddressNotUnderstood { .. })),
+                "{text}"
+            );
         }
     }
 }

@@ -63,7 +63,10 @@ impl Greeting {
         let mut bytes = [0; 16];
         from.read_exact(&mut bytes).await?;
         let both = u128::from_be_bytes(bytes);
-        Ok(Self { instance: (both >> 64) as u64, generation: both as u64 })
+        Ok(Self {
+            instance: (both >> 64) as u64,
+            generation: both as u64,
+        })
     }
 }
 
@@ -104,7 +107,10 @@ pub(crate) async fn read_frame(
         let had = bytes.len();
         bytes.resize(length.min(had.saturating_add(CHUNK_BYTES)), 0);
         let (_, chunk) = bytes.split_at_mut(had);
-        fill(from, chunk, bounds.stall, |more| (length as u64, had as u64 + more)).await?;
+        fill(from, chunk, bounds.stall, |more| {
+            (length as u64, had as u64 + more)
+        })
+        .await?;
         count(&counters.received, bytes.len() - had);
     }
     Ok(Frame::Message(bytes))
@@ -131,7 +137,9 @@ async fn fill(
         }
         Ok(())
     };
-    timeout(stall, filling).await.unwrap_or_else(|_| Err(stalled(stall)))
+    timeout(stall, filling)
+        .await
+        .unwrap_or_else(|_| Err(stalled(stall)))
 }
 
 /// Writes frames, gathering small ones until [`flush`](Self::flush).
@@ -144,7 +152,12 @@ pub(crate) struct FrameWriter<'a, W> {
 
 impl<'a, W: AsyncWrite + Unpin> FrameWriter<'a, W> {
     pub(crate) fn new(to: W, bounds: Bounds, counters: &'a Counters) -> Self {
-        Self { to, gathered: Vec::new(), bounds, counters }
+        Self {
+            to,
+            gathered: Vec::new(),
+            bounds,
+            counters,
+        }
     }
 
     pub(crate) async fn message(&mut self, bytes: &[u8]) -> Result<(), DisconnectReason> {
@@ -164,7 +177,9 @@ impl<'a, W: AsyncWrite + Unpin> FrameWriter<'a, W> {
     pub(crate) async fn flush(&mut self) -> Result<(), DisconnectReason> {
         self.write_out().await?;
         let flushed = timeout(self.bounds.stall, self.to.flush()).await;
-        flushed.map_err(|_| stalled(self.bounds.stall))?.map_err(lost)
+        flushed
+            .map_err(|_| stalled(self.bounds.stall))?
+            .map_err(lost)
     }
 
     /// Says that this side hung up, if it did, and ends the stream.
@@ -180,7 +195,9 @@ impl<'a, W: AsyncWrite + Unpin> FrameWriter<'a, W> {
         // One deadline for all of it would punish a slow link that does make progress.
         for chunk in self.gathered.chunks(CHUNK_BYTES) {
             let written = timeout(self.bounds.stall, self.to.write_all(chunk)).await;
-            written.map_err(|_| stalled(self.bounds.stall))?.map_err(lost)?;
+            written
+                .map_err(|_| stalled(self.bounds.stall))?
+                .map_err(lost)?;
             count(&self.counters.sent, chunk.len());
         }
         self.gathered.clear();
@@ -193,11 +210,15 @@ pub(crate) fn count(counter: &AtomicU64, bytes: usize) {
 }
 
 fn lost(error: io::Error) -> DisconnectReason {
-    DisconnectReason::Lost { detail: error.to_string() }
+    DisconnectReason::Lost {
+        detail: error.to_string(),
+    }
 }
 
 pub(crate) fn stalled(stall: Duration) -> DisconnectReason {
-    DisconnectReason::Stalled { millis: u64::try_from(stall.as_millis()).unwrap_or(u64::MAX) }
+    DisconnectReason::Stalled {
+        millis: u64::try_from(stall.as_millis()).unwrap_or(u64::MAX),
+    }
 }
 
 #[cfg(test)]
@@ -206,12 +227,17 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: Bounds =
-        Bounds { message_bytes_max: 200_000, stall: Duration::from_secs(5) };
+    const BOUNDS: Bounds = Bounds {
+        message_bytes_max: 200_000,
+        stall: Duration::from_secs(5),
+    };
 
     async fn check(bytes: &[u8], expected: Result<Frame, DisconnectReason>) {
         let counters = Counters::default();
-        assert_eq!(read_frame(&mut Cursor::new(bytes), BOUNDS, &counters).await, expected);
+        assert_eq!(
+            read_frame(&mut Cursor::new(bytes), BOUNDS, &counters).await,
+            expected
+        );
     }
 
     fn truncated(needed: u64, had: u64) -> Result<Frame, DisconnectReason> {
@@ -238,7 +264,13 @@ mod tests {
 
     #[tokio::test]
     async fn written_frames_are_read_back() {
-        let messages = [vec![], vec![1; 10], vec![2; CHUNK_BYTES - 4], vec![3; 200_000], vec![4]];
+        let messages = [
+            vec![],
+            vec![1; 10],
+            vec![2; CHUNK_BYTES - 4],
+            vec![3; 200_000],
+            vec![4],
+        ];
         let (sent, received) = (Counters::default(), Counters::default());
         let mut wire = Cursor::new(Vec::new());
         let mut writer = FrameWriter::new(&mut wire, BOUNDS, &sent);
@@ -253,18 +285,30 @@ mod tests {
             let read = read_frame(&mut wire, BOUNDS, &received).await;
             assert!(read == Ok(Frame::Message(message)));
         }
-        assert_eq!(read_frame(&mut wire, BOUNDS, &received).await, Ok(Frame::HangUp));
-        assert_eq!(read_frame(&mut wire, BOUNDS, &received).await, Ok(Frame::End));
+        assert_eq!(
+            read_frame(&mut wire, BOUNDS, &received).await,
+            Ok(Frame::HangUp)
+        );
+        assert_eq!(
+            read_frame(&mut wire, BOUNDS, &received).await,
+            Ok(Frame::End)
+        );
         assert_eq!(sent.sent.into_inner(), length);
         assert_eq!(received.received.into_inner(), length);
     }
 
     #[tokio::test]
     async fn greeting_is_sixteen_bytes() {
-        let greeting = Greeting { instance: 0x0102_0304_0506_0708, generation: 9 };
+        let greeting = Greeting {
+            instance: 0x0102_0304_0506_0708,
+            generation: 9,
+        };
         let mut wire = Cursor::new(Vec::new());
         greeting.write(&mut wire).await.unwrap();
-        assert_eq!(wire.get_ref()[..], [1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 9]);
+        assert_eq!(
+            wire.get_ref()[..],
+            [1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 9]
+        );
         wire.set_position(0);
         assert_eq!(Greeting::read(&mut wire).await.unwrap(), greeting);
     }

@@ -224,7 +224,7 @@ impl Encoder {
 mod tests {
     use super::*;
 
-    fn check(write: impl FnOnce(&mut Encoder), expected: &[u8]) {
+    fn check(write: impl FnOnce(&mut Encoder) -> &mut Encoder, expected: &[u8]) {
         let mut encoder = Encoder::new();
         write(&mut encoder);
         assert_eq!(encoder.as_slice(), expected);
@@ -232,23 +232,23 @@ mod tests {
 
     #[test]
     fn heads_are_as_short_as_can_be() {
-        check(|it| drop(it.uint(23)), &[23]);
-        check(|it| drop(it.uint(24)), &[0x18, 24]);
-        check(|it| drop(it.uint(256)), &[0x19, 1, 0]);
-        check(|it| drop(it.uint(1 << 16)), &[0x1a, 0, 1, 0, 0]);
-        check(|it| drop(it.uint(1 << 32)), &[0x1b, 0, 0, 0, 1, 0, 0, 0, 0]);
-        check(|it| drop(it.int(-24)), &[0x37]);
-        check(|it| drop(it.int(i64::MIN)), b"\x3b\x7f\xff\xff\xff\xff\xff\xff\xff");
+        check(|it| it.uint(23), &[23]);
+        check(|it| it.uint(24), &[0x18, 24]);
+        check(|it| it.uint(256), &[0x19, 1, 0]);
+        check(|it| it.uint(1 << 16), &[0x1a, 0, 1, 0, 0]);
+        check(|it| it.uint(1 << 32), &[0x1b, 0, 0, 0, 1, 0, 0, 0, 0]);
+        check(|it| it.int(-24), &[0x37]);
+        check(|it| it.int(i64::MIN), b"\x3b\x7f\xff\xff\xff\xff\xff\xff\xff");
     }
 
     #[test]
     fn negative_zero_is_written_as_zero() {
-        check(|it| drop(it.float(-0.0)), &[0xfb, 0, 0, 0, 0, 0, 0, 0, 0]);
+        check(|it| it.float(-0.0), &[0xfb, 0, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]
     fn keys_are_written_shorter_first() {
         let map = ipld_core::ipld!({"b": 1, "aa": 2, "a": 3});
-        check(|it| drop(it.ipld(&map)), b"\xa3\x61a\x03\x61b\x01\x62aa\x02");
+        check(|it| it.ipld(&map), b"\xa3\x61a\x03\x61b\x01\x62aa\x02");
     }
 }

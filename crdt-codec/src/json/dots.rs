@@ -55,15 +55,21 @@ impl<T> Dots<T> {
             entries => entries.binary_search_by(|entry| entry.log.cmp(&log)),
         };
         match at {
-            Err(at) => self.0.insert(
-                at,
-                Entry {
-                    log,
-                    seq,
-                    index,
-                    content,
-                },
-            ),
+            Err(at) => {
+                // Exactly one is what most places need for good.
+                if self.0.is_empty() {
+                    self.0.reserve_exact(1);
+                }
+                self.0.insert(
+                    at,
+                    Entry {
+                        log,
+                        seq,
+                        index,
+                        content,
+                    },
+                );
+            }
             Ok(at) => {
                 let Some(entry) = self.0.get_mut(at) else {
                     return;

@@ -28,7 +28,10 @@ impl Refusal {
             Self::Partitioned => "the network is partitioned",
             Self::Ended => "the connection ended while it was made",
         };
-        TransportError::Unreachable { address: address.clone(), detail: detail.to_owned() }
+        TransportError::Unreachable {
+            address: address.clone(),
+            detail: detail.to_owned(),
+        }
     }
 }
 
@@ -89,15 +92,34 @@ struct Way {
 }
 
 enum Action {
-    Open { link: u64 },
-    Deliver { link: u64, way: usize, bytes: Vec<u8> },
-    Break { link: u64 },
+    Open {
+        link: u64,
+    },
+    Deliver {
+        link: u64,
+        way: usize,
+        bytes: Vec<u8>,
+    },
+    Break {
+        link: u64,
+    },
     /// The receiving end of `way` learns that the sending end let go.
-    End { link: u64, way: usize, reason: DisconnectReason },
+    End {
+        link: u64,
+        way: usize,
+        reason: DisconnectReason,
+    },
     /// A timer: does the way still make progress?
-    Watch { link: u64, way: usize, taken: u64 },
+    Watch {
+        link: u64,
+        way: usize,
+        taken: u64,
+    },
     /// A timer.
-    Redial { from: Handle, to: PeerId },
+    Redial {
+        from: Handle,
+        to: PeerId,
+    },
 }
 
 impl Action {
@@ -140,7 +162,8 @@ impl State {
     }
 
     pub(super) fn settle(&mut self) {
-        while let Some((&(at, _), _)) = self.schedule.iter().find(|(_, action)| !action.is_timer()) {
+        while let Some((&(at, _), _)) = self.schedule.iter().find(|(_, action)| !action.is_timer())
+        {
             self.advance_to(at);
         }
     }
@@ -206,8 +229,14 @@ impl State {
 impl State {
     pub(super) fn add(&mut self, peer: PeerId) -> Handle {
         if let Some(old) = self.endpoints.get(&peer) {
-            let old = Handle { peer, life: old.life };
-            let links: Vec<u64> = self.endpoints.get(&peer).map_or_else(Vec::new, |it| it.links.values().copied().collect());
+            let old = Handle {
+                peer,
+                life: old.life,
+            };
+            let links: Vec<u64> = self
+                .endpoints
+                .get(&peer)
+                .map_or_else(Vec::new, |it| it.links.values().copied().collect());
             for link in links {
                 self.break_link(link, "the peer restarted");
             }
@@ -226,7 +255,12 @@ impl State {
                 diallers: Vec::new(),
             },
         );
-        let waiting: Vec<PeerId> = self.endpoints.iter().filter(|(_, it)| it.wanted.contains(&peer)).map(|(id, _)| *id).collect();
+        let waiting: Vec<PeerId> = self
+            .endpoints
+            .iter()
+            .filter(|(_, it)| it.wanted.contains(&peer))
+            .map(|(id, _)| *id)
+            .collect();
         for other in waiting {
             self.plan_redial(other, peer);
         }
@@ -241,7 +275,9 @@ impl State {
         if !self.is_open(handle) {
             return;
         }
-        let Some(endpoint) = self.endpoints.get_mut(&handle.peer) else { return };
+        let Some(endpoint) = self.endpoints.get_mut(&handle.peer) else {
+            return;
+        };
         endpoint.closed = true;
         endpoint.inbox.clear();
         endpoint.wanted.clear();
@@ -250,18 +286,25 @@ impl State {
         for (peer, link) in std::mem::take(&mut endpoint.links) {
             self.let_go(link, handle.peer, peer, DisconnectReason::PeerClosed);
         }
-        let openings: Vec<_> = self.openings.keys().filter(|(a, b)| *a == handle.peer || *b == handle.peer).copied().collect();
+        let openings: Vec<_> = self
+            .openings
+            .keys()
+            .filter(|(a, b)| *a == handle.peer || *b == handle.peer)
+            .copied()
+            .collect();
         for (a, b) in openings {
             self.abandon_opening(a, b);
         }
     }
 
     pub(super) fn poll_next(&mut self, handle: Handle, cx: &Context<'_>) -> Poll<Option<Event>> {
-        let Some(endpoint) = self.endpoint_mut(handle) else { return Poll::Ready(None) };
+        let Some(endpoint) = self.endpoint_mut(handle) else {
+            return Poll::Ready(None);
+        };
         match endpoint.inbox.pop_front() {
             None => {
                 register(&mut endpoint.readers, cx);
-                return Poll::Pending;
+                Poll::Pending
             }
             Some(Event::Message { from, link, bytes }) => {
                 self.take(link, from, bytes.len());
@@ -272,11 +315,15 @@ impl State {
     }
 
     fn endpoint(&self, handle: Handle) -> Option<&Endpoint> {
-        self.endpoints.get(&handle.peer).filter(|it| it.life == handle.life && !it.closed)
+        self.endpoints
+            .get(&handle.peer)
+            .filter(|it| it.life == handle.life && !it.closed)
     }
 
     fn endpoint_mut(&mut self, handle: Handle) -> Option<&mut Endpoint> {
-        self.endpoints.get_mut(&handle.peer).filter(|it| it.life == handle.life && !it.closed)
+        self.endpoints
+            .get_mut(&handle.peer)
+            .filter(|it| it.life == handle.life && !it.closed)
     }
 
     fn report(&mut self, to: PeerId, event: Event) {
@@ -290,7 +337,13 @@ impl State {
 // Making and ending links.
 impl State {
     /// Polls a dial. `opening` is the link that it waits for, once there is one.
-    pub(super) fn poll_dial(&mut self, from: Handle, to: PeerId, opening: &mut Option<u64>, cx: &Context<'_>) -> Poll<Result<(), Refusal>> {
+    pub(super) fn poll_dial(
+        &mut self,
+        from: Handle,
+        to: PeerId,
+        opening: &mut Option<u64>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
         let Some(endpoint) = self.endpoint_mut(from) else {
             return Poll::Ready(Err(Refusal::Closed));
         };
@@ -331,13 +384,24 @@ impl State {
             }
             return Ok(number);
         }
-        let mut at = self.now.saturating_add(self.latency()).saturating_add(self.latency());
+        let mut at = self
+            .now
+            .saturating_add(self.latency())
+            .saturating_add(self.latency());
         // What the link before still has on the way, its end above all, comes first.
-        for old in self.links.values().filter(|it| pair(it.ends[0], it.ends[1]) == ends) {
+        for old in self
+            .links
+            .values()
+            .filter(|it| pair(it.ends[0], it.ends[1]) == ends)
+        {
             at = at.max(old.ways[0].arrives_at).max(old.ways[1].arrives_at);
         }
         let number = self.count();
-        let mut link = Link { ends: [ends.0, ends.1], dialled: [false; 2], ways: Default::default() };
+        let mut link = Link {
+            ends: [ends.0, ends.1],
+            dialled: [false; 2],
+            ways: Default::default(),
+        };
         link.mark_dialled(from);
         self.links.insert(number, link);
         self.openings.insert(ends, number);
@@ -346,26 +410,45 @@ impl State {
     }
 
     fn open(&mut self, number: u64) {
-        let Some(link) = self.links.get(&number) else { return };
+        let Some(link) = self.links.get(&number) else {
+            return;
+        };
         let (ends, dialled) = (link.ends, link.dialled);
         self.openings.remove(&(ends[0], ends[1]));
         for (end, dialled) in ends.into_iter().zip(dialled) {
             let other = other_end(ends, end);
-            let Some(endpoint) = self.endpoints.get_mut(&end) else { continue };
+            let Some(endpoint) = self.endpoints.get_mut(&end) else {
+                continue;
+            };
             if dialled {
                 endpoint.wanted.insert(other);
             }
             self.woken.append(&mut endpoint.diallers);
             if let Some(old) = endpoint.links.insert(other, number) {
-                self.report(end, Event::Disconnected { peer: other, link: old, reason: DisconnectReason::Replaced });
+                self.report(
+                    end,
+                    Event::Disconnected {
+                        peer: other,
+                        link: old,
+                        reason: DisconnectReason::Replaced,
+                    },
+                );
                 self.forget_if_over(old);
             }
-            self.report(end, Event::Connected { peer: other, link: number });
+            self.report(
+                end,
+                Event::Connected {
+                    peer: other,
+                    link: number,
+                },
+            );
         }
     }
 
     fn abandon_opening(&mut self, a: PeerId, b: PeerId) {
-        let Some(number) = self.openings.remove(&pair(a, b)) else { return };
+        let Some(number) = self.openings.remove(&pair(a, b)) else {
+            return;
+        };
         self.links.remove(&number);
         for end in [a, b] {
             if let Some(endpoint) = self.endpoints.get_mut(&end) {
@@ -375,12 +458,21 @@ impl State {
     }
 
     pub(super) fn hang_up(&mut self, handle: Handle, peer: PeerId) {
-        let Some(endpoint) = self.endpoint_mut(handle) else { return };
+        let Some(endpoint) = self.endpoint_mut(handle) else {
+            return;
+        };
         endpoint.wanted.remove(&peer);
         let link = endpoint.links.remove(&peer);
         self.abandon_opening(handle.peer, peer);
         if let Some(link) = link {
-            self.report(handle.peer, Event::Disconnected { peer, link, reason: DisconnectReason::HungUp });
+            self.report(
+                handle.peer,
+                Event::Disconnected {
+                    peer,
+                    link,
+                    reason: DisconnectReason::HungUp,
+                },
+            );
             self.let_go(link, handle.peer, peer, DisconnectReason::PeerHungUp);
         }
     }
@@ -388,32 +480,62 @@ impl State {
     /// Lets the far end of a link learn, after all that is on the way, that the near end is gone.
     fn let_go(&mut self, number: u64, near: PeerId, far: PeerId, reason: DisconnectReason) {
         let latency = self.latency();
-        let Some(link) = self.links.get_mut(&number) else { return };
+        let Some(link) = self.links.get_mut(&number) else {
+            return;
+        };
         let way = link.way_from(near);
-        link.ways.iter_mut().for_each(|it| self.woken.append(&mut it.senders));
-        let Some(it) = link.ways.get_mut(way) else { return };
+        link.ways
+            .iter_mut()
+            .for_each(|it| self.woken.append(&mut it.senders));
+        let Some(it) = link.ways.get_mut(way) else {
+            return;
+        };
         it.arrives_at = it.arrives_at.max(self.now.saturating_add(latency));
         let at = it.arrives_at;
         debug_assert_eq!(other_end(link.ends, near), far);
-        self.plan(at, Action::End { link: number, way, reason });
+        self.plan(
+            at,
+            Action::End {
+                link: number,
+                way,
+                reason,
+            },
+        );
     }
 
     /// Ends a link at one end.
     fn end(&mut self, number: u64, index: usize, reason: DisconnectReason) {
-        let Some(ends) = self.links.get(&number).map(|it| it.ends) else { return };
-        let Some(end) = ends.get(index).copied() else { return };
+        let Some(ends) = self.links.get(&number).map(|it| it.ends) else {
+            return;
+        };
+        let Some(end) = ends.get(index).copied() else {
+            return;
+        };
         let other = other_end(ends, end);
-        let Some(endpoint) = self.endpoints.get_mut(&end) else { return };
+        let Some(endpoint) = self.endpoints.get_mut(&end) else {
+            return;
+        };
         if endpoint.links.get(&other) == Some(&number) {
             endpoint.links.remove(&other);
             if reason == DisconnectReason::PeerHungUp {
                 endpoint.wanted.remove(&other);
             }
-            if let Some(way) = self.links.get_mut(&number).and_then(|it| it.ways.get_mut(index)) {
+            if let Some(way) = self
+                .links
+                .get_mut(&number)
+                .and_then(|it| it.ways.get_mut(index))
+            {
                 self.woken.append(&mut way.senders);
             }
             let again = !matches!(reason, DisconnectReason::PeerHungUp);
-            self.report(end, Event::Disconnected { peer: other, link: number, reason });
+            self.report(
+                end,
+                Event::Disconnected {
+                    peer: other,
+                    link: number,
+                    reason,
+                },
+            );
             if again {
                 self.plan_redial(end, other);
             }
@@ -423,12 +545,20 @@ impl State {
 
     fn break_link(&mut self, number: u64, detail: &str) {
         for index in [0, 1] {
-            self.end(number, index, DisconnectReason::Lost { detail: detail.to_owned() });
+            self.end(
+                number,
+                index,
+                DisconnectReason::Lost {
+                    detail: detail.to_owned(),
+                },
+            );
         }
     }
 
     fn forget_if_over(&mut self, number: u64) {
-        let Some(ends) = self.links.get(&number).map(|it| it.ends) else { return };
+        let Some(ends) = self.links.get(&number).map(|it| it.ends) else {
+            return;
+        };
         let held = |end: PeerId| {
             let endpoint = self.endpoints.get(&end);
             endpoint.is_some_and(|it| it.links.get(&other_end(ends, end)) == Some(&number))
@@ -441,7 +571,12 @@ impl State {
     pub(super) fn partition(&mut self, a: PeerId, b: PeerId) {
         self.partitions.insert(pair(a, b));
         self.abandon_opening(a, b);
-        let links: Vec<u64> = self.links.iter().filter(|(_, it)| pair(it.ends[0], it.ends[1]) == pair(a, b)).map(|(number, _)| *number).collect();
+        let links: Vec<u64> = self
+            .links
+            .iter()
+            .filter(|(_, it)| pair(it.ends[0], it.ends[1]) == pair(a, b))
+            .map(|(number, _)| *number)
+            .collect();
         for link in links {
             self.break_link(link, "the network was partitioned");
         }
@@ -455,17 +590,26 @@ impl State {
     }
 
     fn plan_redial(&mut self, from: PeerId, to: PeerId) {
-        let Some(endpoint) = self.endpoints.get(&from) else { return };
+        let Some(endpoint) = self.endpoints.get(&from) else {
+            return;
+        };
         if endpoint.wanted.contains(&to) {
-            let from = Handle { peer: from, life: endpoint.life };
+            let from = Handle {
+                peer: from,
+                life: endpoint.life,
+            };
             // Never now: the caller is in the midst of a change.
-            let at = self.in_millis(self.conditions.redial_millis).max(self.now.saturating_add(1));
+            let at = self
+                .in_millis(self.conditions.redial_millis)
+                .max(self.now.saturating_add(1));
             self.plan(at, Action::Redial { from, to });
         }
     }
 
     fn redial(&mut self, from: Handle, to: PeerId) {
-        let Some(endpoint) = self.endpoint(from) else { return };
+        let Some(endpoint) = self.endpoint(from) else {
+            return;
+        };
         if endpoint.wanted.contains(&to) && !endpoint.links.contains_key(&to) {
             // A refusal waits for `heal` or `add`, which plan the next try.
             let _ = self.begin(from.peer, to);
@@ -475,12 +619,19 @@ impl State {
 
 // Messages.
 impl State {
-    pub(super) fn poll_send(&mut self, from: Handle, to: PeerId, message: &mut Option<Vec<u8>>, cx: &Context<'_>) -> Poll<Result<(), TransportError>> {
+    pub(super) fn poll_send(
+        &mut self,
+        from: Handle,
+        to: PeerId,
+        message: &mut Option<Vec<u8>>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<(), TransportError>> {
         let Some(endpoint) = self.endpoint(from) else {
             return Poll::Ready(Err(TransportError::Closed));
         };
         let number = endpoint.links.get(&to).copied();
-        let Some((number, link)) = number.and_then(|it| Some((it, self.links.get_mut(&it)?))) else {
+        let Some((number, link)) = number.and_then(|it| Some((it, self.links.get_mut(&it)?)))
+        else {
             return Poll::Ready(Err(TransportError::NotConnected { peer: to }));
         };
         let index = link.way_from(from.peer);
@@ -498,8 +649,17 @@ impl State {
         register(&mut way.senders, cx);
         if !std::mem::replace(&mut way.watched, true) {
             let taken = way.taken;
-            let at = self.in_millis(self.conditions.stall_millis).max(self.now.saturating_add(1));
-            self.plan(at, Action::Watch { link: number, way: index, taken });
+            let at = self
+                .in_millis(self.conditions.stall_millis)
+                .max(self.now.saturating_add(1));
+            self.plan(
+                at,
+                Action::Watch {
+                    link: number,
+                    way: index,
+                    taken,
+                },
+            );
         }
         Poll::Pending
     }
@@ -509,51 +669,110 @@ impl State {
         let latency = self.latency();
         let lost = self.rng.below(1_000_000) < u64::from(self.conditions.loss_per_million);
         let transmission = self.conditions.bytes_per_second.map_or(0, |rate| {
-            (bytes.len() as u64).saturating_mul(1_000_000).checked_div(rate).unwrap_or(u64::MAX)
+            (bytes.len() as u64)
+                .saturating_mul(1_000_000)
+                .checked_div(rate)
+                .unwrap_or(u64::MAX)
         });
-        let Some(way) = self.links.get_mut(&number).and_then(|it| it.ways.get_mut(index)) else { return };
+        let Some(way) = self
+            .links
+            .get_mut(&number)
+            .and_then(|it| it.ways.get_mut(index))
+        else {
+            return;
+        };
         way.sent_at = way.sent_at.max(self.now).saturating_add(transmission);
         way.arrives_at = way.arrives_at.max(way.sent_at.saturating_add(latency));
         let at = way.arrives_at;
         let action = match lost {
             true => Action::Break { link: number },
-            false => Action::Deliver { link: number, way: index, bytes },
+            false => Action::Deliver {
+                link: number,
+                way: index,
+                bytes,
+            },
         };
         self.plan(at, action);
     }
 
     fn deliver(&mut self, number: u64, index: usize, bytes: Vec<u8>) {
-        let Some(ends) = self.links.get(&number).map(|it| it.ends) else { return };
-        let Some(from) = ends.get(index).copied() else { return };
+        let Some(ends) = self.links.get(&number).map(|it| it.ends) else {
+            return;
+        };
+        let Some(from) = ends.get(index).copied() else {
+            return;
+        };
         let to = other_end(ends, from);
-        if self.endpoints.get(&to).is_some_and(|it| it.links.get(&from) == Some(&number)) {
-            self.report(to, Event::Message { from, link: number, bytes });
+        if self
+            .endpoints
+            .get(&to)
+            .is_some_and(|it| it.links.get(&from) == Some(&number))
+        {
+            self.report(
+                to,
+                Event::Message {
+                    from,
+                    link: number,
+                    bytes,
+                },
+            );
         }
     }
 
     /// Makes room for what the receiver took.
     fn take(&mut self, number: u64, from: PeerId, len: usize) {
-        let Some(link) = self.links.get_mut(&number) else { return };
+        let Some(link) = self.links.get_mut(&number) else {
+            return;
+        };
         let index = link.way_from(from);
-        let Some(way) = link.ways.get_mut(index) else { return };
-        way.outstanding = way.outstanding.saturating_sub(len.saturating_add(MESSAGE_OVERHEAD_BYTES));
+        let Some(way) = link.ways.get_mut(index) else {
+            return;
+        };
+        way.outstanding = way
+            .outstanding
+            .saturating_sub(len.saturating_add(MESSAGE_OVERHEAD_BYTES));
         way.taken += 1;
         self.woken.append(&mut way.senders);
     }
 
     fn watch(&mut self, number: u64, index: usize, seen: u64) {
         let stall_millis = self.conditions.stall_millis;
-        let Some(way) = self.links.get_mut(&number).and_then(|it| it.ways.get_mut(index)) else { return };
+        let Some(way) = self
+            .links
+            .get_mut(&number)
+            .and_then(|it| it.ways.get_mut(index))
+        else {
+            return;
+        };
         if way.senders.is_empty() {
             way.watched = false;
         } else if way.taken == seen {
-            self.end(number, index, DisconnectReason::Stalled { millis: stall_millis });
+            self.end(
+                number,
+                index,
+                DisconnectReason::Stalled {
+                    millis: stall_millis,
+                },
+            );
             let detail = "cut by the peer, for which this side took nothing";
-            self.end(number, 1 - index, DisconnectReason::Lost { detail: detail.to_owned() });
+            self.end(
+                number,
+                1 - index,
+                DisconnectReason::Lost {
+                    detail: detail.to_owned(),
+                },
+            );
         } else {
             let taken = way.taken;
             let at = self.in_millis(stall_millis).max(self.now.saturating_add(1));
-            self.plan(at, Action::Watch { link: number, way: index, taken });
+            self.plan(
+                at,
+                Action::Watch {
+                    link: number,
+                    way: index,
+                    taken,
+                },
+            );
         }
     }
 }

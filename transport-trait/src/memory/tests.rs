@@ -27,7 +27,10 @@ impl Factory for Memory {
 
 fn conform(conditions: Conditions) {
     let network = MemoryNetwork::new(1, conditions);
-    let factory = Memory { network: network.clone(), count: Cell::new(0) };
+    let factory = Memory {
+        network: network.clone(),
+        count: Cell::new(0),
+    };
     block_on(network.drive(testing::check_all(&factory)));
 }
 
@@ -65,7 +68,10 @@ fn send(from: &MemoryTransport, to: PeerId, bytes: &[u8]) {
 }
 
 fn with_latency(latency_millis: RangeInclusive<u64>) -> Conditions {
-    Conditions { latency_millis, ..Conditions::default() }
+    Conditions {
+        latency_millis,
+        ..Conditions::default()
+    }
 }
 
 #[test]
@@ -94,7 +100,10 @@ fn messages_never_overtake_one_another() {
 
 #[test]
 fn bandwidth_spaces_messages() {
-    let conditions = Conditions { bytes_per_second: Some(1_000), ..Conditions::default() };
+    let conditions = Conditions {
+        bytes_per_second: Some(1_000),
+        ..Conditions::default()
+    };
     let network = MemoryNetwork::new(1, conditions);
     let (alice, bob) = connected(&network);
     send(&alice, BOB, &[0; 500]);
@@ -111,7 +120,10 @@ fn bandwidth_spaces_messages() {
 fn lost_message_breaks_the_link_and_the_dialler_dials_again() {
     let network = MemoryNetwork::new(1, Conditions::default());
     let (alice, bob) = connected(&network);
-    network.set_conditions(Conditions { loss_per_million: 1_000_000, ..Conditions::default() });
+    network.set_conditions(Conditions {
+        loss_per_million: 1_000_000,
+        ..Conditions::default()
+    });
     send(&alice, BOB, b"x");
     for endpoint in [&alice, &bob] {
         let reason = match event(endpoint) {
@@ -138,7 +150,10 @@ fn partition_cuts_refuses_and_heals() {
     network.advance(10_000);
     assert_eq!(event(&alice), None);
     let refused = block_on(bob.dial(&alice.addresses()[0]));
-    assert!(matches!(refused, Err(TransportError::Unreachable { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(TransportError::Unreachable { .. })),
+        "{refused:?}"
+    );
     network.heal(ALICE, BOB);
     network.advance(1_000);
     for endpoint in [&alice, &bob] {
@@ -173,7 +188,10 @@ fn restart_loses_links_and_is_found_again() {
 
 #[test]
 fn full_queue_waits_for_the_reader() {
-    let conditions = Conditions { queue_bytes: 2 * (100 + 64), ..Conditions::default() };
+    let conditions = Conditions {
+        queue_bytes: 2 * (100 + 64),
+        ..Conditions::default()
+    };
     let network = MemoryNetwork::new(1, conditions);
     let (alice, bob) = connected(&network);
     send(&alice, BOB, &[1; 100]);
@@ -186,7 +204,10 @@ fn full_queue_waits_for_the_reader() {
 
 #[test]
 fn dropped_send_sends_nothing() {
-    let conditions = Conditions { queue_bytes: 164, ..Conditions::default() };
+    let conditions = Conditions {
+        queue_bytes: 164,
+        ..Conditions::default()
+    };
     let network = MemoryNetwork::new(1, conditions);
     let (alice, bob) = connected(&network);
     send(&alice, BOB, &[1; 100]);

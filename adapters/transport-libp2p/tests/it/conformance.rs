@@ -21,10 +21,16 @@ impl Factory for Loopback {
 
 #[test]
 fn tcp_conforms() {
-    run(testing::check_all(&Loopback { listen_on: TCP, count: Cell::new(0) }));
+    run(testing::check_all(&Loopback {
+        listen_on: TCP,
+        count: Cell::new(0),
+    }));
 }
 
 #[test]
 fn quic_conforms() {
-    run(testing::check_all(&Loopback { listen_on: QUIC, count: Cell::new(100) }));
+    run(testing::check_all(&Loopback {
+        listen_on: QUIC,
+        count: Cell::new(100),
+    }));
 }

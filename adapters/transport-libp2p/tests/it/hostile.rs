@@ -13,7 +13,12 @@ const LENO: StreamProtocol = StreamProtocol::new("/leno/1");
 async fn end_by(bytes: Vec<u8>, ends: bool) -> DisconnectReason {
     let alice = builder(1, TCP).stall_timeout(Duration::from_millis(300));
     let alice = Libp2p::listen(alice).await.unwrap();
-    let stranger = tokio::spawn(speak(Keypair::generate_ed25519(), address(&alice), bytes, ends));
+    let stranger = tokio::spawn(speak(
+        Keypair::generate_ed25519(),
+        address(&alice),
+        bytes,
+        ends,
+    ));
     connected(&alice).await;
     let (_, reason) = disconnected(&alice).await;
     stranger.abort();
@@ -26,10 +31,16 @@ async fn end_by(bytes: Vec<u8>, ends: bool) -> DisconnectReason {
 
 async fn speak(keypair: Keypair, to: Address, bytes: Vec<u8>, ends: bool) {
     let to: Multiaddr = to.as_str().parse().unwrap();
-    let Some(libp2p::multiaddr::Protocol::P2p(peer)) = to.iter().last() else { panic!("named") };
+    let Some(libp2p::multiaddr::Protocol::P2p(peer)) = to.iter().last() else {
+        panic!("named")
+    };
     let mut swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
-        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+        .with_tcp(
+            tcp::Config::default(),
+            noise::Config::new,
+            yamux::Config::default,
+        )
         .unwrap()
         .with_behaviour(|_| libp2p_stream::Behaviour::new())
         .unwrap()
@@ -58,9 +69,20 @@ async fn speak(keypair: Keypair, to: Address, bytes: Vec<u8>, ends: bool) {
 fn length_above_the_limit_is_refused() {
     run(async {
         let max = MESSAGE_BYTES_MAX as u64;
-        for len in [u32::MAX, 0x8000_0001, 0x7fff_ffff, MESSAGE_BYTES_MAX as u32 + 1] {
+        for len in [
+            u32::MAX,
+            0x8000_0001,
+            0x7fff_ffff,
+            MESSAGE_BYTES_MAX as u32 + 1,
+        ] {
             let reason = end_by(len.to_be_bytes().into(), false).await;
-            assert_eq!(reason, DisconnectReason::MessageTooLarge { len: len.into(), max });
+            assert_eq!(
+                reason,
+                DisconnectReason::MessageTooLarge {
+                    len: len.into(),
+                    max
+                }
+            );
         }
     });
 }
@@ -71,7 +93,13 @@ fn truncated_frame_is_named() {
         let reason = end_by(vec![0, 0], true).await;
         assert_eq!(reason, DisconnectReason::Truncated { needed: 4, had: 2 });
         let reason = end_by(vec![0, 0x10, 0, 0, 1, 2, 3], true).await;
-        assert_eq!(reason, DisconnectReason::Truncated { needed: 0x10_0000, had: 3 });
+        assert_eq!(
+            reason,
+            DisconnectReason::Truncated {
+                needed: 0x10_0000,
+                had: 3
+            }
+        );
     });
 }
 
@@ -93,6 +121,9 @@ fn end_between_frames_is_a_close() {
 #[test]
 fn hang_up_of_a_stranger_is_a_hang_up() {
     run(async {
-        assert_eq!(end_by(vec![0x80, 0, 0, 0], true).await, DisconnectReason::PeerHungUp);
+        assert_eq!(
+            end_by(vec![0x80, 0, 0, 0], true).await,
+            DisconnectReason::PeerHungUp
+        );
     });
 }

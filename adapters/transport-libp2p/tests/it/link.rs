@@ -7,12 +7,18 @@ use super::*;
 #[test]
 fn both_networks_are_listed_with_our_name() {
     run(async {
-        let builder = Builder::new([1; 32]).listen_on([TCP, QUIC]).announce(["/ip4/192.0.2.1/tcp/1"]);
+        let builder = Builder::new([1; 32])
+            .listen_on([TCP, QUIC])
+            .announce(["/ip4/192.0.2.1/tcp/1"]);
         let alice = Libp2p::listen(builder).await.unwrap();
         let texts: Vec<String> = alice.addresses().iter().map(ToString::to_string).collect();
         assert_eq!(texts.len(), 3);
         assert!(texts[0].starts_with("/ip4/192.0.2.1/tcp/1/p2p/12D3"));
-        assert!(texts[1..].iter().any(|it| it.starts_with("/ip4/127.0.0.1/tcp/")));
+        assert!(
+            texts[1..]
+                .iter()
+                .any(|it| it.starts_with("/ip4/127.0.0.1/tcp/"))
+        );
         assert!(texts[1..].iter().any(|it| it.contains("/quic-v1/p2p/12D3")));
     });
 }
@@ -38,7 +44,11 @@ fn another_device_than_the_address_names_is_refused() {
             let (alice, bob) = (listen(1, network).await, listen(2, network).await);
             let carol = listen(3, network).await;
             let (there, _) = address(&bob).as_str().split_once("/p2p/").map(own).unwrap();
-            let (_, name) = address(&carol).as_str().split_once("/p2p/").map(own).unwrap();
+            let (_, name) = address(&carol)
+                .as_str()
+                .split_once("/p2p/")
+                .map(own)
+                .unwrap();
             let mixed = format!("{there}/p2p/{name}").parse().unwrap();
             let expected = TransportError::WrongIdentity {
                 expected: carol.local(),
@@ -91,7 +101,10 @@ fn restarted_peer_is_dialled_again() {
 
             // A close in good order, said and seen.
             bob.close().await;
-            assert_eq!(disconnected(&alice).await, (second, DisconnectReason::PeerClosed));
+            assert_eq!(
+                disconnected(&alice).await,
+                (second, DisconnectReason::PeerClosed)
+            );
             let bob = listen_again(far, &there).await;
             let (_, third) = connected(&alice).await;
             assert!(third > second);
@@ -134,13 +147,21 @@ fn everybody_dialling_everybody_gives_one_link_each() {
 #[test]
 fn connections_are_limited() {
     run(async {
-        let alice = Libp2p::listen(builder(1, TCP).connections_max(1)).await.unwrap();
+        let alice = Libp2p::listen(builder(1, TCP).connections_max(1))
+            .await
+            .unwrap();
         let (bob, carol) = (listen(2, TCP).await, listen(3, TCP).await);
         bob.dial(&address(&alice)).await.unwrap();
         let refused = carol.dial(&address(&alice)).await;
-        assert!(matches!(refused, Err(TransportError::Unreachable { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(TransportError::Unreachable { .. })),
+            "{refused:?}"
+        );
         let refused = alice.dial(&address(&carol)).await;
-        assert!(matches!(refused, Err(TransportError::TooManyConnections { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(TransportError::TooManyConnections { .. })),
+            "{refused:?}"
+        );
     });
 }
 
@@ -165,9 +186,15 @@ fn unusable_addresses_to_listen_on_are_refused() {
             Libp2p::listen(builder(1, text)).await.expect_err("refuses")
         };
         let refused = check("here").await;
-        assert!(matches!(refused, ListenError::AddressNotUnderstood { .. }), "{refused:?}");
+        assert!(
+            matches!(refused, ListenError::AddressNotUnderstood { .. }),
+            "{refused:?}"
+        );
         // An address of documentation, which no machine has.
         let refused = check("/ip4/192.0.2.1/tcp/0").await;
-        assert!(matches!(refused, ListenError::CannotListen { .. }), "{refused:?}");
+        assert!(
+            matches!(refused, ListenError::CannotListen { .. }),
+            "{refused:?}"
+        );
     });
 }

@@ -3,7 +3,6 @@
 mod conformance;
 mod hostile;
 mod link;
-mod zz_measure;
 
 use std::future::Future;
 use std::time::Duration;
@@ -16,9 +15,14 @@ const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 
 /// Runs a test on one thread, and ends it with a failure if it takes far too long.
 fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
-        tokio::time::timeout(Duration::from_secs(60), test).await.expect("ends in time");
+        tokio::time::timeout(Duration::from_secs(60), test)
+            .await
+            .expect("ends in time");
     });
 }
 
@@ -30,7 +34,9 @@ fn builder(secret: u8, listen_on: &str) -> Builder {
 }
 
 async fn listen(secret: u8, listen_on: &str) -> Libp2p {
-    Libp2p::listen(builder(secret, listen_on)).await.expect("listens")
+    Libp2p::listen(builder(secret, listen_on))
+        .await
+        .expect("listens")
 }
 
 fn address(of: &Libp2p) -> Address {

@@ -391,7 +391,7 @@ impl Table {
     fn decode(decoder: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         let offset = decoder.offset();
         let count = decoder.array_up_to(OP_DOTS_MAX)?;
-        let mut logs: Vec<LogId> = Vec::new();
+        let mut logs: Vec<LogId> = Vec::with_capacity(count);
         for _ in 0..count {
             logs.push(LogId(*decoder.fixed()?));
         }
@@ -552,7 +552,7 @@ fn decode_element(decoder: &mut Decoder<'_>, table: &mut Table) -> Result<Elemen
 fn decode_seen(decoder: &mut Decoder<'_>, table: &mut Table) -> Result<Vec<Dot>, DecodeError> {
     let offset = decoder.offset();
     let count = decoder.array_up_to(OP_DOTS_MAX)?;
-    let mut seen = Vec::new();
+    let mut seen = Vec::with_capacity(count);
     for _ in 0..count {
         seen.push(table.dot(decoder)?);
     }

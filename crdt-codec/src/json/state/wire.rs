@@ -301,7 +301,8 @@ impl<'a> Reader<'a> {
         ascends: impl Fn(&T, &T) -> bool,
     ) -> Result<Vec<T>, DecodeError> {
         let count = self.input.array()?;
-        let mut items: Vec<T> = Vec::new();
+        // Exact for what is usual, and no more than that is believed.
+        let mut items: Vec<T> = Vec::with_capacity(count.min(4));
         for _ in 0..count {
             let offset = self.input.offset();
             let item = item(self)?;

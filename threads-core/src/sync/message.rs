@@ -1,0 +1,374 @@
+//! The messages of a sync session.
+//!
+//! Each is a dag-cbor list that begins with the number of its kind. Threads are named by the place
+//! in the sender's list of tags; logs by the place in the order in which the sender first named them
+//! in [`Message::Range`].
+
+use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder, Kind};
+use leno_crdt_codec::{LogId, Seq};
+
+use crate::epoch::Wrap;
+use crate::fork::BRANCH_HEADERS_MAX;
+use crate::{Header, Run, SeatId, VerifyError};
+
+/// Version of the sync messages.
+pub const SYNC_VERSION: u64 = 1;
+
+/// Longest message, in bytes.
+pub const SYNC_MESSAGE_BYTES_MAX: usize = (1 << 20) + (64 << 10);
+
+/// Bytes of runs after which a range message is closed.
+pub const RANGE_BYTES: usize = 1 << 20;
+
+/// Most threads that one side names in a session.
+pub const TAGS_MAX: usize = 1 << 16;
+
+/// Most logs in one message.
+pub const LOGS_MAX: usize = 1 << 14;
+
+/// Most wraps in one message.
+pub const WRAPS_MAX: usize = 4096;
+
+/// Bytes of the short hash of a head.
+pub const SHORT_HASH_BYTES: usize = 8;
+
+/// Names a thread in one session and direction without telling strangers which it is.
+pub type Tag = [u8; 16];
+
+/// One log of a vector: the newest record, and its id hashed under both sides' nonces.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct HaveLog {
+    /// The log.
+    pub log: LogId,
+    /// Its newest record.
+    pub seq: Seq,
+    /// Short hash of that record's id.
+    pub hash: [u8; SHORT_HASH_BYTES],
+}
+
+/// Names a log in a range.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum LogName {
+    /// For the first time: it takes the next number.
+    New(LogId),
+    /// By its number.
+    Known(u32),
+}
+
+/// A message between two peers.
+#[derive(Clone, Debug)]
+pub enum Message<'a> {
+    /// 0: the first of each side.
+    Hello {
+        /// Random, new for each session.
+        nonce: [u8; 32],
+    },
+    /// 1: threads that the sender follows; the list goes on with each such message.
+    Threads {
+        /// Their tags.
+        tags: Vec<Tag>,
+    },
+    /// 2: the sender holds this seat of a thread that both follow.
+    Prove {
+        /// The thread.
+        thread: u32,
+        /// The seat.
+        seat: SeatId,
+        /// Its signature of the channel.
+        signature: [u8; 64],
+    },
+    /// 3: what the sender has, and with that, what it wants.
+    Have {
+        /// The thread.
+        thread: u32,
+        /// Whether it wants to hear of what comes later.
+        subscribe: bool,
+        /// Its logs, sorted by id.
+        logs: Vec<HaveLog>,
+    },
+    /// 4: how much will come in answer to a vector.
+    Totals {
+        /// The thread.
+        thread: u32,
+        /// Records.
+        records: u64,
+    },
+    /// 5: records of a log, oldest first.
+    Range {
+        /// The thread.
+        thread: u32,
+        /// The log.
+        log: LogName,
+        /// Place of the first record.
+        first: Seq,
+        /// Consecutive runs.
+        runs: Vec<Run<'a>>,
+    },
+    /// 6: epochs' keys for readers.
+    Wraps {
+        /// The thread.
+        thread: u32,
+        /// The wraps.
+        wraps: Vec<Wrap>,
+    },
+    /// 7: what of the receiver's ranges is durable at the sender, by the receiver's log numbers.
+    Ack {
+        /// The thread.
+        thread: u32,
+        /// Log number and newest durable record.
+        logs: Vec<(u32, Seq)>,
+    },
+    /// 8: the sender's branch of a log, in answer to a question.
+    Branch {
+        /// The thread.
+        thread: u32,
+        /// The log.
+        log: LogId,
+        /// Signature of the head at its end.
+        signature: [u8; 64],
+        /// Its headers, oldest first.
+        headers: Vec<Header>,
+    },
+    /// 9: show your headers of this log from here on: what you sent does not follow what I have.
+    Question {
+        /// The thread.
+        thread: u32,
+        /// The log.
+        log: LogId,
+        /// The first header wanted.
+        from: Seq,
+    },
+    /// 10: the genesis of a thread, for a newcomer.
+    Genesis {
+        /// The thread.
+        thread: u32,
+        /// The encoded genesis.
+        genesis: &'a [u8],
+    },
+    /// 11: the sender takes no more of this log from the receiver in this session.
+    Refused {
+        /// The thread.
+        thread: u32,
+        /// The log.
+        log: LogId,
+    },
+    /// 12: nothing more is to come in answer to the vector.
+    UpToDate {
+        /// The thread.
+        thread: u32,
+    },
+}
+
+impl<'a> Message<'a> {
+    /// Encodes the message.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut encoder = Encoder::new();
+        let mut begin = |length: usize, kind: u64| {
+            encoder.array(length).uint(kind);
+        };
+        match self {
+            Self::Hello { nonce } => {
+                begin(3, 0);
+                encoder.uint(SYNC_VERSION).bytes(nonce);
+            }
+            Self::Threads { tags } => {
+                begin(2, 1);
+                encoder.array(tags.len());
+                for tag in tags {
+                    encoder.bytes(tag);
+                }
+            }
+            Self::Prove { thread, seat, signature } => {
+                begin(4, 2);
+                encoder.uint((*thread).into()).bytes(&seat.0).bytes(signature);
+            }
+            Self::Have { thread, subscribe, logs } => {
+                begin(4, 3);
+                encoder.uint((*thread).into()).bool(*subscribe).array(logs.len());
+                for it in logs {
+                    encoder.array(3).bytes(&it.log.0).uint(it.seq).bytes(&it.hash);
+                }
+            }
+            Self::Totals { thread, records } => {
+                begin(3, 4);
+                encoder.uint((*thread).into()).uint(*records);
+            }
+            Self::Range { thread, log, first, runs } => {
+                begin(5, 5);
+                encoder.uint((*thread).into());
+                match log {
+                    LogName::New(log) => encoder.bytes(&log.0),
+                    LogName::Known(number) => encoder.uint((*number).into()),
+                };
+                encoder.uint(*first).array(runs.len() * 2);
+                for run in runs {
+                    run.encode(&mut encoder);
+                }
+            }
+            Self::Wraps { thread, wraps } => {
+                begin(3, 6);
+                encoder.uint((*thread).into()).array(wraps.len());
+                for wrap in wraps {
+                    wrap.encode(&mut encoder);
+                }
+            }
+            Self::Ack { thread, logs } => {
+                begin(3, 7);
+                encoder.uint((*thread).into()).array(logs.len());
+                for (log, seq) in logs {
+                    encoder.array(2).uint((*log).into()).uint(*seq);
+                }
+            }
+            Self::Branch { thread, log, signature, headers } => {
+                begin(5, 8);
+                encoder.uint((*thread).into()).bytes(&log.0).bytes(signature);
+                encoder.array(headers.len());
+                for header in headers {
+                    encoder.bytes(&header.encode());
+                }
+            }
+            Self::Question { thread, log, from } => {
+                begin(4, 9);
+                encoder.uint((*thread).into()).bytes(&log.0).uint(*from);
+            }
+            Self::Genesis { thread, genesis } => {
+                begin(3, 10);
+                encoder.uint((*thread).into()).bytes(genesis);
+            }
+            Self::Refused { thread, log } => {
+                begin(3, 11);
+                encoder.uint((*thread).into()).bytes(&log.0);
+            }
+            Self::UpToDate { thread } => {
+                begin(2, 12);
+                encoder.uint((*thread).into());
+            }
+        }
+        encoder.into_vec()
+    }
+
+    /// Decodes a message. The items of runs are checked when the runs are verified.
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError`] for bad bytes or runs out of bounds; the sender misbehaves.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, VerifyError> {
+        let out_of_bounds = |what| DecodeError::OutOfBounds { offset: 0, what };
+        if bytes.len() > SYNC_MESSAGE_BYTES_MAX {
+            return Err(out_of_bounds("the length of a message").into());
+        }
+        let mut decoder = Decoder::new(bytes);
+        let count = decoder.array()?;
+        let kind = decoder.uint()?;
+        let length = match kind {
+            1 | 12 => 2,
+            0 | 4 | 6 | 7 | 10 | 11 => 3,
+            2 | 3 | 9 => 4,
+            5 | 8 => 5,
+            _ => return Err(out_of_bounds("the kind of a message").into()),
+        };
+        if count != length {
+            return Err(out_of_bounds("the length of a message").into());
+        }
+        let message = decode_body(&mut decoder, kind)?;
+        decoder.finish()?;
+        Ok(message)
+    }
+}
+
+fn decode_body<'a>(decoder: &mut Decoder<'a>, kind: u64) -> Result<Message<'a>, VerifyError> {
+    if kind == 0 {
+        let offset = decoder.offset();
+        if decoder.uint()? != SYNC_VERSION {
+            let what = "the version of the sync messages";
+            return Err(DecodeError::OutOfBounds { offset, what }.into());
+        }
+        return Ok(Message::Hello { nonce: *decoder.fixed()? });
+    }
+    if kind == 1 {
+        let mut tags = Vec::new();
+        for _ in 0..decoder.array_up_to(TAGS_MAX)? {
+            tags.push(*decoder.fixed()?);
+        }
+        return Ok(Message::Threads { tags });
+    }
+    let thread = decoder.u32()?;
+    Ok(match kind {
+        2 => Message::Prove {
+            thread,
+            seat: SeatId(*decoder.fixed()?),
+            signature: *decoder.fixed()?,
+        },
+        3 => {
+            let subscribe = decoder.bool()?;
+            Message::Have { thread, subscribe, logs: decode_have(decoder)? }
+        }
+        4 => Message::Totals { thread, records: decoder.uint()? },
+        5 => {
+            let log = if decoder.peek()? == Kind::Bytes {
+                LogName::New(LogId(*decoder.fixed()?))
+            } else {
+                LogName::Known(decoder.u32()?)
+            };
+            let first = decoder.uint()?;
+            let offset = decoder.offset();
+            let count = decoder.array()?;
+            if count == 0 || count % 2 == 1 {
+                let what = "the length of a range";
+                return Err(DecodeError::OutOfBounds { offset, what }.into());
+            }
+            let mut runs = Vec::new();
+            for _ in 0..count / 2 {
+                runs.push(Run::decode(decoder)?);
+            }
+            Message::Range { thread, log, first, runs }
+        }
+        6 => {
+            let mut wraps = Vec::new();
+            for _ in 0..decoder.array_up_to(WRAPS_MAX)? {
+                wraps.push(Wrap::decode(decoder)?);
+            }
+            Message::Wraps { thread, wraps }
+        }
+        7 => {
+            let mut logs = Vec::new();
+            for _ in 0..decoder.array_up_to(LOGS_MAX)? {
+                decoder.array_of(2)?;
+                logs.push((decoder.u32()?, decoder.uint()?));
+            }
+            Message::Ack { thread, logs }
+        }
+        8 => {
+            let log = LogId(*decoder.fixed()?);
+            let signature = *decoder.fixed()?;
+            let mut headers = Vec::new();
+            for _ in 0..decoder.array_up_to(BRANCH_HEADERS_MAX)? {
+                headers.push(Header::decode(decoder.bytes()?)?);
+            }
+            Message::Branch { thread, log, signature, headers }
+        }
+        9 => Message::Question { thread, log: LogId(*decoder.fixed()?), from: decoder.uint()? },
+        10 => Message::Genesis { thread, genesis: decoder.bytes()? },
+        11 => Message::Refused { thread, log: LogId(*decoder.fixed()?) },
+        _ => Message::UpToDate { thread },
+    })
+}
+
+fn decode_have(decoder: &mut Decoder<'_>) -> Result<Vec<HaveLog>, DecodeError> {
+    let mut logs: Vec<HaveLog> = Vec::new();
+    for _ in 0..decoder.array_up_to(LOGS_MAX)? {
+        let offset = decoder.offset();
+        decoder.array_of(3)?;
+        let it = HaveLog {
+            log: LogId(*decoder.fixed()?),
+            seq: decoder.uint()?,
+            hash: *decoder.fixed()?,
+        };
+        if it.seq == 0 || logs.last().is_some_and(|last| last.log >= it.log) {
+            return Err(DecodeError::OutOfBounds { offset, what: "an entry of a vector" });
+        }
+        logs.push(it);
+    }
+    Ok(logs)
+}

@@ -1,0 +1,144 @@
+//! What one peer knows of another while they are connected.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use hmac::{Hmac, KeyInit, Mac};
+use leno_crdt_codec::{LogId, Seq};
+use leno_identity::{Label, VerifyingKey};
+use sha2::Sha256;
+
+use super::PeerKey;
+use super::message::{SHORT_HASH_BYTES, Tag};
+use crate::{EpochId, RecordId, SeatId, ServiceKey, ThreadId};
+
+/// The state of a session with one peer.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) local: PeerKey,
+    pub(super) remote: PeerKey,
+    pub(super) nonce: [u8; 32],
+    pub(super) remote_nonce: Option<[u8; 32]>,
+    /// Threads in the order in which their tags were sent.
+    pub(super) offered: Vec<ThreadId>,
+    /// The other side's tags, in its order.
+    pub(super) tags: Vec<Tag>,
+    pub(super) matched: BTreeMap<ThreadId, Matched>,
+    pub(super) thread_of_number: BTreeMap<u32, ThreadId>,
+    /// Encoded messages that wait to be sent before anything else.
+    pub(super) urgent: VecDeque<Vec<u8>>,
+    /// Threads that may have something to send, in turn.
+    pub(super) ready: VecDeque<ThreadId>,
+}
+
+/// What a session knows of a thread that both sides follow.
+#[derive(Debug, Default)]
+pub(super) struct Matched {
+    /// The thread's number in messages to the other side.
+    pub(super) number: u32,
+    /// The seat that the other side proved.
+    pub(super) seat: Option<SeatId>,
+    pub(super) have_sent: bool,
+    pub(super) have_received: bool,
+    pub(super) subscribed: bool,
+    /// The newest record of each log that the other side has, or was sent.
+    pub(super) theirs: BTreeMap<LogId, Seq>,
+    /// The newest record of each log that the other side said to keep.
+    pub(super) acked: BTreeMap<LogId, Seq>,
+    /// Logs in the order in which ranges named them, for either direction.
+    pub(super) named_out: Vec<LogId>,
+    pub(super) named_in: Vec<LogId>,
+    /// What the next acknowledgement says, by the other side's log numbers.
+    pub(super) acks: BTreeMap<u32, Seq>,
+    pub(super) wraps_sent: BTreeSet<(EpochId, SeatId)>,
+    pub(super) genesis_sent: bool,
+    pub(super) totals_sent: bool,
+    pub(super) up_to_date_sent: bool,
+    pub(super) up_to_date_received: bool,
+    /// Logs whose ranges from this peer were refused.
+    pub(super) refused: BTreeSet<LogId>,
+    /// Logs whose ranges this peer refused.
+    pub(super) unwanted: BTreeSet<LogId>,
+    /// Logs about which the other side was asked.
+    pub(super) asked: BTreeMap<LogId, Seq>,
+    /// Records that the other side announced and that have not come yet.
+    pub(super) expected: u64,
+}
+
+impl Session {
+    pub(super) fn new(local: PeerKey, remote: PeerKey, nonce: [u8; 32]) -> Self {
+        Self {
+            local,
+            remote,
+            nonce,
+            remote_nonce: None,
+            offered: Vec::new(),
+            tags: Vec::new(),
+            matched: BTreeMap::new(),
+            thread_of_number: BTreeMap::new(),
+            urgent: VecDeque::new(),
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// What both sides, and nobody else, agree that this session is.
+    pub(super) fn binding(&self) -> Option<[u8; 32]> {
+        let remote_nonce = self.remote_nonce?;
+        let mut sides = [(self.local, self.nonce), (self.remote, remote_nonce)];
+        sides.sort_unstable();
+        let [(low, low_nonce), (high, high_nonce)] = sides;
+        Some(Label::SESSION_PROOF.hash(&[&low.0, &high.0, &low_nonce, &high_nonce]))
+    }
+
+    fn side(&self, own: bool) -> [u8; 1] {
+        [u8::from((self.local < self.remote) == own)]
+    }
+
+    /// The tag by which one side names a thread.
+    pub(super) fn tag(&self, service: &ServiceKey, own: bool) -> Option<Tag> {
+        let binding = self.binding()?;
+        let mut mac =
+            <Hmac<Sha256> as KeyInit>::new_from_slice(service.expose()).expect("HMAC takes any key length");
+        mac.update(&Label::THREAD_TAG.message(&[&binding, &self.side(own)]));
+        mac.finalize().into_bytes().first_chunk().copied()
+    }
+
+    /// What a seat signs to show that it is at this end of the channel.
+    pub(super) fn statement(&self, thread: ThreadId, own: bool) -> Option<Vec<u8>> {
+        let binding = self.binding()?;
+        Some(Label::SEAT_ACT.message(&[b"session", &binding, &thread.0, &self.side(own)]))
+    }
+
+    pub(super) fn proves(&self, thread: ThreadId, seat: SeatId, signature: &[u8; 64]) -> bool {
+        let Some(statement) = self.statement(thread, false) else { return false };
+        let key = VerifyingKey::from_bytes(&seat.0);
+        key.is_ok_and(|key| key.verify_message(&statement, signature).is_ok())
+    }
+
+    /// The short hash of a head, which nobody can have prepared for: both nonces key it.
+    pub(super) fn short_hash(&self, id: &RecordId) -> [u8; SHORT_HASH_BYTES] {
+        let binding = self.binding().unwrap_or_default();
+        let hash = Label::SHORT_HEAD_HASH.hash(&[&binding, &id.0]);
+        *hash.first_chunk().expect("a hash is longer than its short form")
+    }
+
+    pub(super) fn wake(&mut self, thread: ThreadId) {
+        if self.matched.contains_key(&thread) && !self.ready.contains(&thread) {
+            self.ready.push_back(thread);
+        }
+    }
+}
+
+impl Matched {
+    /// Begins anew: vectors are exchanged again.
+    pub(super) fn refresh(&mut self) {
+        self.have_sent = false;
+        self.up_to_date_sent = false;
+        self.up_to_date_received = false;
+        self.totals_sent = false;
+    }
+
+    /// Tells whether each side said that it has nothing more for the other.
+    pub(super) fn is_level(&self) -> bool {
+        self.up_to_date_sent && self.up_to_date_received && self.expected == 0
+    }
+}
