@@ -79,11 +79,7 @@ pub trait Codec {
     /// # Errors
     ///
     /// As [`Codec::decode_op`]. The state is as it was.
-    fn apply_encoded(
-        state: &mut Self::State,
-        place: &Place,
-        bytes: &[u8],
-    ) -> Result<(), OpError> {
+    fn apply_encoded(state: &mut Self::State, place: &Place, bytes: &[u8]) -> Result<(), OpError> {
         Self::apply_owned(state, place, Self::decode_op(bytes)?);
         Ok(())
     }

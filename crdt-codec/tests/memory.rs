@@ -23,7 +23,11 @@ fn allocated<T>(run: impl FnOnce() -> T) -> usize {
 fn check(name: &str, bytes: &[u8]) {
     let bound = 4 * bytes.len() + (1 << 20);
     let spent = |what: &str, spent: usize| {
-        assert!(spent <= bound, "{name}, {what}: {spent} for {} bytes", bytes.len());
+        assert!(
+            spent <= bound,
+            "{name}, {what}: {spent} for {} bytes",
+            bytes.len()
+        );
     };
     spent("op", allocated(|| Op::decode(bytes)));
     spent("document of an op", allocated(|| Op::document_of(bytes)));
@@ -40,7 +44,11 @@ fn check_bomb(name: &str, bytes: &[u8]) {
         ("definition", allocated(|| Definition::decode(bytes))),
         ("applied", allocated(|| apply(bytes))),
     ] {
-        assert!(spent <= bound, "{name}, {what}: {spent} for {} bytes", bytes.len());
+        assert!(
+            spent <= bound,
+            "{name}, {what}: {spent} for {} bytes",
+            bytes.len()
+        );
     }
 }
 
@@ -62,7 +70,11 @@ fn apply(bytes: &[u8]) -> State {
 /// An update in its long form with the edits that `write` adds.
 fn long(logs: usize, count: usize, mut write: impl FnMut(&mut Encoder, usize)) -> Vec<u8> {
     let mut encoder = Encoder::new();
-    encoder.array(4 + usize::from(logs > 0)).uint(3).text("d").uint(1);
+    encoder
+        .array(4 + usize::from(logs > 0))
+        .uint(3)
+        .text("d")
+        .uint(1);
     if logs > 0 {
         encoder.array(logs);
         for at in 0..logs as u64 {
@@ -84,7 +96,12 @@ fn memory_stays_near_the_length_of_the_input() {
             let mut bytes = vec![major | 27];
             bytes.extend_from_slice(&claim.to_be_bytes());
             check_bomb("claim", &bytes);
-            for prefix in [&b"\x83\x00\x61d"[..], b"\x84\x03\x61d\x01", b"\x84\x01", b"\x82"] {
+            for prefix in [
+                &b"\x83\x00\x61d"[..],
+                b"\x84\x03\x61d\x01",
+                b"\x84\x01",
+                b"\x82",
+            ] {
                 let mut wrapped = [prefix, &bytes].concat();
                 check_bomb("claim in an op", &wrapped);
                 // With a megabyte behind it, so that the claim is partly true.
@@ -113,7 +130,12 @@ fn memory_stays_near_the_length_of_the_input() {
 
     // Ops at the bounds, each the worst of its kind.
     let mut wide = Encoder::new();
-    wide.array(3).uint(0).text("d").map(1).text("a").array(250_000);
+    wide.array(3)
+        .uint(0)
+        .text("d")
+        .map(1)
+        .text("a")
+        .array(250_000);
     let mut wide = wide.into_vec();
     wide.resize(wide.len() + 250_000, 0);
     assert!(Op::decode(&wide).is_ok());
@@ -128,7 +150,11 @@ fn memory_stays_near_the_length_of_the_input() {
     check("as many fields as fit", many.as_slice());
 
     let touched = long(0, EDITS_MAX, |out, at| {
-        out.array(2).array(2).text("").text(&format!("{at:03x}")).uint(10);
+        out.array(2)
+            .array(2)
+            .text("")
+            .text(&format!("{at:03x}"))
+            .uint(10);
     });
     assert!(Op::decode(&touched).is_ok());
     check("as many paths as fit", &touched);

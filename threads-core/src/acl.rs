@@ -119,7 +119,14 @@ impl Governance {
         let name = genesis.owner_grant();
         Self {
             thread: genesis.thread(),
-            grants: BTreeMap::from([(name, Grant { op, record: None, issuer: None })]),
+            grants: BTreeMap::from([(
+                name,
+                Grant {
+                    op,
+                    record: None,
+                    issuer: None,
+                },
+            )]),
             seats: BTreeMap::from([(genesis.owner, BTreeSet::from([name]))]),
             openings: BTreeMap::new(),
             epochs: BTreeMap::new(),
@@ -132,7 +139,10 @@ impl Governance {
         let seat = SeatId(record.place.log.0);
         let mut changes = Vec::new();
         for (index, op) in (0..).zip(&record.ops) {
-            let name = OpRef { record: record.place.id, op: index };
+            let name = OpRef {
+                record: record.place.id,
+                op: index,
+            };
             let change = match op {
                 FrameOp::Grant(op) => self.grant(name, seat, op, record),
                 FrameOp::Open(op) => self.open(seat, op, record),
@@ -162,8 +172,11 @@ impl Governance {
         if self.openings.contains_key(&op.seat.control_log()) {
             return Err(VoidReason::KeyTaken);
         }
-        let grant =
-            Grant { op: op.clone(), record: Some(record.place), issuer: Some(issuer) };
+        let grant = Grant {
+            op: op.clone(),
+            record: Some(record.place),
+            issuer: Some(issuer),
+        };
         self.grants.insert(name, grant);
         self.seats.entry(op.seat).or_default().insert(name);
         Ok(GovernanceChange::Granted(name))
@@ -206,7 +219,10 @@ impl Governance {
         op: &EpochOp,
         record: &ControlRecord,
     ) -> Result<GovernanceChange, VoidReason> {
-        if !self.grants_in_past(author, record).any(|(_, grant)| grant.op.role.reads()) {
+        if !self
+            .grants_in_past(author, record)
+            .any(|(_, grant)| grant.op.role.reads())
+        {
             return Err(VoidReason::NotPermitted);
         }
         // The same commitment again is the same key: what is known of it adds up.
@@ -238,7 +254,9 @@ impl Governance {
     /// The number of the member that a seat belongs to: the grant that began its line.
     #[must_use]
     pub fn member(&self, seat: SeatId) -> Option<OpRef> {
-        self.grants_of(seat).map(|(name, grant)| grant.op.line.unwrap_or(name)).min()
+        self.grants_of(seat)
+            .map(|(name, grant)| grant.op.line.unwrap_or(name))
+            .min()
     }
 
     /// The most privileged role of a seat.
@@ -304,9 +322,16 @@ impl Governance {
     /// The epoch to seal under: one that no other one descends from, of several the lowest id.
     #[must_use]
     pub fn sealing_epoch(&self, domain: u32) -> Option<EpochId> {
-        let of_domain = || self.epochs.values().filter(move |epoch| epoch.domain == domain);
+        let of_domain = || {
+            self.epochs
+                .values()
+                .filter(move |epoch| epoch.domain == domain)
+        };
         let parents: BTreeSet<_> = of_domain().flat_map(|epoch| &epoch.parents).collect();
-        of_domain().map(|epoch| epoch.epoch).filter(|id| !parents.contains(id)).min()
+        of_domain()
+            .map(|epoch| epoch.epoch)
+            .filter(|id| !parents.contains(id))
+            .min()
     }
 
     /// The ops that do not stand, and why.

@@ -80,9 +80,15 @@ impl Role {
     }
 
     fn from_number(number: u64) -> Option<Self> {
-        [Self::Owner, Self::Admin, Self::Writer, Self::Reader, Self::Replicator]
-            .into_iter()
-            .find(|role| role.number() == number)
+        [
+            Self::Owner,
+            Self::Admin,
+            Self::Writer,
+            Self::Reader,
+            Self::Replicator,
+        ]
+        .into_iter()
+        .find(|role| role.number() == number)
     }
 }
 
@@ -142,7 +148,13 @@ impl OpenOp {
         last: Option<(Seq, RecordId)>,
     ) -> Self {
         let log = LogId(key.verifying_key().to_bytes());
-        let mut op = Self { log, grant, incarnation, last, signature: [0; 64] };
+        let mut op = Self {
+            log,
+            grant,
+            incarnation,
+            last,
+            signature: [0; 64],
+        };
         op.signature = key.sign(Label::LOG_OPENING_LOG, &[&op.statement(thread, seat)]);
         op
     }
@@ -152,7 +164,8 @@ impl OpenOp {
     pub fn is_signed(&self, thread: ThreadId, seat: SeatId) -> bool {
         let statement = self.statement(thread, seat);
         VerifyingKey::from_bytes(&self.log.0).is_ok_and(|key| {
-            key.verify(Label::LOG_OPENING_LOG, &[&statement], &self.signature).is_ok()
+            key.verify(Label::LOG_OPENING_LOG, &[&statement], &self.signature)
+                .is_ok()
         })
     }
 
@@ -270,7 +283,10 @@ fn encode_frame_op(encoder: &mut Encoder, op: &FrameOp) {
                     encoder.null();
                 }
             }
-            encoder.bytes(&op.seat.0).bytes(&op.kem).uint(op.role.number());
+            encoder
+                .bytes(&op.seat.0)
+                .bytes(&op.kem)
+                .uint(op.role.number());
             match op.scope {
                 Scope::Thread => encoder.array(1).uint(0),
             };
@@ -291,7 +307,11 @@ fn encode_frame_op(encoder: &mut Encoder, op: &FrameOp) {
             encoder.bytes(&op.signature);
         }
         FrameOp::Epoch(op) => {
-            encoder.array(4).uint(2).uint(op.domain.into()).bytes(&op.epoch.0);
+            encoder
+                .array(4)
+                .uint(2)
+                .uint(op.domain.into())
+                .bytes(&op.epoch.0);
             encoder.array(op.parents.len());
             for parent in &op.parents {
                 encoder.bytes(&parent.0);
@@ -328,15 +348,15 @@ fn decode_ops<Op>(
     Ok(ops)
 }
 
-fn expect_length(
-    count: usize,
-    expected: usize,
-    offset: usize,
-) -> Result<(), ControlError> {
+fn expect_length(count: usize, expected: usize, offset: usize) -> Result<(), ControlError> {
     if count == expected {
         return Ok(());
     }
-    Err(DecodeError::OutOfBounds { offset, what: "the length of a control op" }.into())
+    Err(DecodeError::OutOfBounds {
+        offset,
+        what: "the length of a control op",
+    }
+    .into())
 }
 
 fn decode_frame_op(decoder: &mut Decoder<'_>) -> Result<FrameOp, ControlError> {
@@ -346,7 +366,11 @@ fn decode_frame_op(decoder: &mut Decoder<'_>) -> Result<FrameOp, ControlError> {
     match kind {
         0 => {
             expect_length(count, 9, offset)?;
-            let line = if decoder.null()? { None } else { Some(OpRef::decode(decoder)?) };
+            let line = if decoder.null()? {
+                None
+            } else {
+                Some(OpRef::decode(decoder)?)
+            };
             let seat = SeatId(*decoder.fixed()?);
             let kem = *decoder.fixed()?;
             let role = Role::from_number(decoder.uint()?).ok_or(ControlError::Unknown)?;
@@ -354,9 +378,17 @@ fn decode_frame_op(decoder: &mut Decoder<'_>) -> Result<FrameOp, ControlError> {
             if scope_length != 1 || decoder.uint()? != 0 {
                 return Err(ControlError::Unknown);
             }
-            let expires_millis = if decoder.null()? { None } else { Some(decoder.uint()?) };
+            let expires_millis = if decoder.null()? {
+                None
+            } else {
+                Some(decoder.uint()?)
+            };
             let mut hash = || -> Result<_, DecodeError> {
-                Ok(if decoder.null()? { None } else { Some(*decoder.fixed()?) })
+                Ok(if decoder.null()? {
+                    None
+                } else {
+                    Some(*decoder.fixed()?)
+                })
             };
             let (identity, recovery) = (hash()?, hash()?);
             Ok(FrameOp::Grant(GrantOp {
@@ -382,7 +414,13 @@ fn decode_frame_op(decoder: &mut Decoder<'_>) -> Result<FrameOp, ControlError> {
                 Some((decoder.uint()?, RecordId::decode(decoder)?))
             };
             let signature = *decoder.fixed()?;
-            Ok(FrameOp::Open(OpenOp { log, grant, incarnation, last, signature }))
+            Ok(FrameOp::Open(OpenOp {
+                log,
+                grant,
+                incarnation,
+                last,
+                signature,
+            }))
         }
         2 => {
             expect_length(count, 4, offset)?;
@@ -398,7 +436,11 @@ fn decode_frame_op(decoder: &mut Decoder<'_>) -> Result<FrameOp, ControlError> {
                 }
                 parents.push(parent);
             }
-            Ok(FrameOp::Epoch(EpochOp { domain, epoch, parents }))
+            Ok(FrameOp::Epoch(EpochOp {
+                domain,
+                epoch,
+                parents,
+            }))
         }
         _ => Err(ControlError::Unknown),
     }
@@ -411,14 +453,34 @@ pub fn encode_roster(ops: &[RosterOp], padding: Padding) -> Vec<u8> {
     encoder.array(ops.len());
     for op in ops {
         match op {
-            RosterOp::Seat { seat, certificate, salt, name } => {
-                encoder.array(5).uint(0).bytes(&seat.0).bytes(certificate).bytes(salt).text(name);
+            RosterOp::Seat {
+                seat,
+                certificate,
+                salt,
+                name,
+            } => {
+                encoder
+                    .array(5)
+                    .uint(0)
+                    .bytes(&seat.0)
+                    .bytes(certificate)
+                    .bytes(salt)
+                    .text(name);
             }
             RosterOp::Name(name) => {
                 encoder.array(2).uint(1).text(name);
             }
-            RosterOp::Fact { key, version, value } => {
-                encoder.array(4).uint(2).text(key).uint(*version).bytes(value);
+            RosterOp::Fact {
+                key,
+                version,
+                value,
+            } => {
+                encoder
+                    .array(4)
+                    .uint(2)
+                    .text(key)
+                    .uint(*version)
+                    .bytes(value);
             }
         }
     }
@@ -467,7 +529,10 @@ fn bounded<T: AsRef<[u8]> + ?Sized>(value: &T, offset: usize) -> Result<&T, Deco
     if value.as_ref().len() <= ROSTER_VALUE_BYTES_MAX {
         return Ok(value);
     }
-    Err(DecodeError::OutOfBounds { offset, what: "the length of a roster value" })
+    Err(DecodeError::OutOfBounds {
+        offset,
+        what: "the length of a roster value",
+    })
 }
 
 #[cfg(test)]
@@ -478,7 +543,10 @@ mod tests {
     fn frames_and_rosters_have_one_encoding() {
         let key = SigningKey::from_secret_bytes(&[5; 32]).unwrap();
         let (thread, seat) = (ThreadId([1; 32]), SeatId([2; 32]));
-        let grant = OpRef { record: RecordId([3; 32]), op: 0 };
+        let grant = OpRef {
+            record: RecordId([3; 32]),
+            op: 0,
+        };
         let open = OpenOp::sign(&key, thread, seat, grant, 1, Some((4, RecordId([5; 32]))));
         assert!(open.is_signed(thread, seat));
         assert!(!open.is_signed(ThreadId([0; 32]), seat));
@@ -502,7 +570,10 @@ mod tests {
             }),
         ];
         for padding in [Padding::Padme, Padding::Off] {
-            assert_eq!(decode_frame(&encode_frame(&frame, padding)), Ok(frame.clone()));
+            assert_eq!(
+                decode_frame(&encode_frame(&frame, padding)),
+                Ok(frame.clone())
+            );
         }
         let roster = vec![
             RosterOp::Seat {
@@ -512,9 +583,16 @@ mod tests {
                 name: "Ann".to_owned(),
             },
             RosterOp::Name("band".to_owned()),
-            RosterOp::Fact { key: "collection/songs".to_owned(), version: 1, value: vec![4] },
+            RosterOp::Fact {
+                key: "collection/songs".to_owned(),
+                version: 1,
+                value: vec![4],
+            },
         ];
-        assert_eq!(decode_roster(&encode_roster(&roster, Padding::Padme)), Ok(roster));
+        assert_eq!(
+            decode_roster(&encode_roster(&roster, Padding::Padme)),
+            Ok(roster)
+        );
     }
 
     #[test]
@@ -532,7 +610,11 @@ mod tests {
     fn roles_grant_only_downwards() {
         use Role::{Admin, Owner, Reader, Replicator, Writer};
         let all = [Owner, Admin, Writer, Reader, Replicator];
-        let granted = |role: Role| all.into_iter().filter(move |it| role.may_grant(*it)).count();
+        let granted = |role: Role| {
+            all.into_iter()
+                .filter(move |it| role.may_grant(*it))
+                .count()
+        };
         assert_eq!(all.map(granted), [5, 3, 0, 0, 0]);
         assert!(!Admin.may_grant(Admin));
     }

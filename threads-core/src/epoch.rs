@@ -114,16 +114,15 @@ impl Wrap {
         let secret = <X25519HkdfSha256 as Kem>::PrivateKey::from_bytes(&*secret);
         let encapsulated = <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(&self.encapsulated);
         let info = info(thread, self.domain, self.epoch, self.seat);
-        let mut opened =
-            hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
-                &OpModeR::Base,
-                &secret.map_err(|_| error)?,
-                &encapsulated.map_err(|_| error)?,
-                &info,
-                &self.sealed,
-                &[],
-            )
-            .map_err(|_| error)?;
+        let mut opened = hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
+            &OpModeR::Base,
+            &secret.map_err(|_| error)?,
+            &encapsulated.map_err(|_| error)?,
+            &info,
+            &self.sealed,
+            &[],
+        )
+        .map_err(|_| error)?;
         let bytes: Result<[u8; 32], _> = opened.as_slice().try_into();
         opened.zeroize();
         let key = EpochKey::from_bytes(bytes.map_err(|_| error)?);
@@ -180,9 +179,15 @@ mod tests {
         let other = AgreementKey::generate(&mut rng).unwrap();
         assert_eq!(wrap.open(thread, &other).err(), not_for_me);
         assert_eq!(wrap.open(ThreadId([0; 32]), &kem).err(), not_for_me);
-        let moved = Wrap { domain: 2, ..wrap.clone() };
+        let moved = Wrap {
+            domain: 2,
+            ..wrap.clone()
+        };
         assert_eq!(moved.open(thread, &kem).err(), not_for_me);
-        let renamed = Wrap { epoch: EpochId([0; 32]), ..wrap };
+        let renamed = Wrap {
+            epoch: EpochId([0; 32]),
+            ..wrap
+        };
         assert_eq!(renamed.open(thread, &kem).err(), not_for_me);
     }
 
@@ -211,7 +216,10 @@ mod tests {
             encapsulated: encapsulated.to_bytes().into(),
             sealed: sealed.try_into().unwrap(),
         };
-        assert_eq!(wrap.open(thread, &kem).err(), Some(WrapError::WrongKey { seat }));
+        assert_eq!(
+            wrap.open(thread, &kem).err(),
+            Some(WrapError::WrongKey { seat })
+        );
     }
 
     #[test]

@@ -56,7 +56,11 @@ impl ForkProof {
         if !one_place {
             return Err(ForkProofError::NoFork);
         }
-        let (lower, higher) = if first_a.1 < first_b.1 { (a, b) } else { (b, a) };
+        let (lower, higher) = if first_a.1 < first_b.1 {
+            (a, b)
+        } else {
+            (b, a)
+        };
         Ok(Self { lower, higher })
     }
 
@@ -75,7 +79,10 @@ impl ForkProof {
     /// The first place at which the branches differ; below it lies the common prefix.
     #[must_use]
     pub fn seq(&self) -> Seq {
-        self.lower.headers.first().map_or(0, |header| header.context.seq)
+        self.lower
+            .headers
+            .first()
+            .map_or(0, |header| header.context.seq)
     }
 
     /// Encodes the proof: a list of two branches, each `[head signature, headers]`.
@@ -84,7 +91,10 @@ impl ForkProof {
         let mut encoder = Encoder::new();
         encoder.array(2);
         for branch in [&self.lower, &self.higher] {
-            encoder.array(2).bytes(&branch.head.signature).array(branch.headers.len());
+            encoder
+                .array(2)
+                .bytes(&branch.head.signature)
+                .array(branch.headers.len());
             for header in &branch.headers {
                 encoder.bytes(&header.encode());
             }
@@ -120,9 +130,18 @@ fn decode_branch(decoder: &mut Decoder<'_>) -> Result<Branch, DecodeError> {
     for _ in 0..decoder.array_up_to(BRANCH_HEADERS_MAX)? {
         headers.push(Header::decode(decoder.bytes()?)?);
     }
-    let last = headers.last().ok_or(DecodeError::OutOfBounds { offset, what: "a branch" })?;
+    let last = headers.last().ok_or(DecodeError::OutOfBounds {
+        offset,
+        what: "a branch",
+    })?;
     let (thread, log, seq) = (last.context.thread, last.context.log, last.context.seq);
-    let head = SignedHead { thread, log, seq, id: last.id(), signature };
+    let head = SignedHead {
+        thread,
+        log,
+        seq,
+        id: last.id(),
+        signature,
+    };
     Ok(Branch { head, headers })
 }
 
@@ -137,8 +156,8 @@ impl Branch {
         for header in &self.headers {
             let context = &header.context;
             let of_log = context.thread == self.head.thread && context.log == self.head.log;
-            let follows = before
-                .is_none_or(|(seq, id)| context.seq == seq + 1 && context.prev == id);
+            let follows =
+                before.is_none_or(|(seq, id)| context.seq == seq + 1 && context.prev == id);
             if !of_log || !follows {
                 return Err(ForkProofError::BrokenChain);
             }

@@ -61,26 +61,43 @@ impl Genesis {
     /// [`DecodeError`]; an unknown version, suite or policy is [`DecodeError::OutOfBounds`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         if bytes.len() > GENESIS_BYTES_MAX {
-            return Err(DecodeError::OutOfBounds { offset: 0, what: "the length of a genesis" });
+            return Err(DecodeError::OutOfBounds {
+                offset: 0,
+                what: "the length of a genesis",
+            });
         }
         let mut decoder = Decoder::new(bytes);
         decoder.array_of(6)?;
         let offset = decoder.offset();
         if decoder.uint()? != FORMAT_VERSION {
-            return Err(DecodeError::OutOfBounds { offset, what: "the version of a genesis" });
+            return Err(DecodeError::OutOfBounds {
+                offset,
+                what: "the version of a genesis",
+            });
         }
         let owner = SeatId(*decoder.fixed()?);
         let owner_kem = *decoder.fixed()?;
         let offset = decoder.offset();
-        let suite = Suite::from_number(decoder.uint()?)
-            .ok_or(DecodeError::OutOfBounds { offset, what: "the suite of a genesis" })?;
+        let suite = Suite::from_number(decoder.uint()?).ok_or(DecodeError::OutOfBounds {
+            offset,
+            what: "the suite of a genesis",
+        })?;
         let offset = decoder.offset();
         if decoder.uint()? != 0 {
-            return Err(DecodeError::OutOfBounds { offset, what: "the policy of a genesis" });
+            return Err(DecodeError::OutOfBounds {
+                offset,
+                what: "the policy of a genesis",
+            });
         }
         let nonce = *decoder.fixed()?;
         decoder.finish()?;
-        Ok(Self { owner, owner_kem, suite, policy: Policy::Standard, nonce })
+        Ok(Self {
+            owner,
+            owner_kem,
+            suite,
+            policy: Policy::Standard,
+            nonce,
+        })
     }
 
     /// The id of the thread that this genesis makes.
@@ -92,7 +109,10 @@ impl Genesis {
     /// The name of the owner's grant, which the genesis makes.
     #[must_use]
     pub fn owner_grant(&self) -> OpRef {
-        OpRef { record: self.thread().into(), op: 0 }
+        OpRef {
+            record: self.thread().into(),
+            op: 0,
+        }
     }
 }
 

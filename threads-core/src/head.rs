@@ -34,8 +34,17 @@ impl SignedHead {
     /// Signs a head.
     #[must_use]
     pub fn sign(key: &SigningKey, thread: ThreadId, log: LogId, seq: Seq, id: RecordId) -> Self {
-        let signature = key.sign(Label::LOG_HEAD, &[&thread.0, &log.0, &seq.to_be_bytes(), &id.0]);
-        Self { thread, log, seq, id, signature }
+        let signature = key.sign(
+            Label::LOG_HEAD,
+            &[&thread.0, &log.0, &seq.to_be_bytes(), &id.0],
+        );
+        Self {
+            thread,
+            log,
+            seq,
+            id,
+            signature,
+        }
     }
 
     /// Checks the signature by the rules of RFC 8032 at their strictest.
@@ -44,10 +53,19 @@ impl SignedHead {
     ///
     /// [`HeadError`].
     pub fn verify(self) -> Result<VerifiedHead, HeadError> {
-        let error = HeadError { log: self.log, seq: self.seq };
+        let error = HeadError {
+            log: self.log,
+            seq: self.seq,
+        };
         let key = VerifyingKey::from_bytes(&self.log.0).map_err(|_| error)?;
-        let parts: [&[u8]; 4] = [&self.thread.0, &self.log.0, &self.seq.to_be_bytes(), &self.id.0];
-        key.verify(Label::LOG_HEAD, &parts, &self.signature).map_err(|_| error)?;
+        let parts: [&[u8]; 4] = [
+            &self.thread.0,
+            &self.log.0,
+            &self.seq.to_be_bytes(),
+            &self.id.0,
+        ];
+        key.verify(Label::LOG_HEAD, &parts, &self.signature)
+            .map_err(|_| error)?;
         Ok(VerifiedHead(self))
     }
 }

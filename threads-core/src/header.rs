@@ -42,7 +42,9 @@ impl KeyRef {
             Self::Control { roster: None } => {
                 encoder.null();
             }
-            Self::Control { roster: Some(epoch) } => {
+            Self::Control {
+                roster: Some(epoch),
+            } => {
                 encoder.bytes(&epoch.0);
             }
         }
@@ -55,14 +57,22 @@ impl KeyRef {
                 decoder.null()?;
                 Self::Control { roster: None }
             }
-            Kind::Bytes => Self::Control { roster: Some(EpochId(*decoder.fixed()?)) },
+            Kind::Bytes => Self::Control {
+                roster: Some(EpochId(*decoder.fixed()?)),
+            },
             Kind::Array => {
                 decoder.array_of(2)?;
                 let domain = decoder.u32()?;
                 if domain == 0 {
-                    return Err(DecodeError::OutOfBounds { offset, what: "the key domain" });
+                    return Err(DecodeError::OutOfBounds {
+                        offset,
+                        what: "the key domain",
+                    });
                 }
-                Self::Data { domain, epoch: EpochId(*decoder.fixed()?) }
+                Self::Data {
+                    domain,
+                    epoch: EpochId(*decoder.fixed()?),
+                }
             }
             Kind::Unsigned
             | Kind::Negative
@@ -71,7 +81,10 @@ impl KeyRef {
             | Kind::Link
             | Kind::Bool
             | Kind::Float => {
-                return Err(DecodeError::Unexpected { offset, expected: "a key reference" });
+                return Err(DecodeError::Unexpected {
+                    offset,
+                    expected: "a key reference",
+                });
             }
         })
     }
@@ -131,14 +144,20 @@ impl SealContext {
         decoder.array_of(9)?;
         let offset = decoder.offset();
         if decoder.uint()? != FORMAT_VERSION {
-            return Err(DecodeError::OutOfBounds { offset, what: "the version of a header" });
+            return Err(DecodeError::OutOfBounds {
+                offset,
+                what: "the version of a header",
+            });
         }
         let thread = ThreadId::decode(decoder)?;
         let log = LogId(*decoder.fixed()?);
         let offset = decoder.offset();
         let seq = decoder.uint()?;
         if seq == 0 || seq == Seq::MAX {
-            return Err(DecodeError::OutOfBounds { offset, what: "the seq of a record" });
+            return Err(DecodeError::OutOfBounds {
+                offset,
+                what: "the seq of a record",
+            });
         }
         Ok(Self {
             thread,
@@ -193,7 +212,10 @@ impl SealedPart {
     #[must_use]
     pub fn of(sealed: &[u8]) -> Self {
         let bytes = u32::try_from(sealed.len()).unwrap_or(u32::MAX);
-        Self { digest: BodyDigest::of(sealed), bytes }
+        Self {
+            digest: BodyDigest::of(sealed),
+            bytes,
+        }
     }
 
     pub(crate) fn encode(&self, encoder: &mut Encoder) {
@@ -206,7 +228,10 @@ impl SealedPart {
         let offset = decoder.offset();
         let bytes = decoder.u32()?;
         if bytes as usize > SEALED_BYTES_MAX {
-            return Err(DecodeError::OutOfBounds { offset, what: "the length of a body" });
+            return Err(DecodeError::OutOfBounds {
+                offset,
+                what: "the length of a body",
+            });
         }
         Ok(Self { digest, bytes })
     }
@@ -233,7 +258,12 @@ impl Header {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut encoder = Encoder::new();
-        encode_header(&mut encoder, &self.context.as_parts(), &self.body, self.roster.as_ref());
+        encode_header(
+            &mut encoder,
+            &self.context.as_parts(),
+            &self.body,
+            self.roster.as_ref(),
+        );
         encoder.into_vec()
     }
 
@@ -249,11 +279,20 @@ impl Header {
         let body = SealedPart::decode(&mut decoder)?;
         let has_roster = matches!(context.key, KeyRef::Control { roster: Some(_) });
         if count != 3 + 2 * usize::from(has_roster) {
-            return Err(DecodeError::OutOfBounds { offset: 0, what: "the length of a header" });
+            return Err(DecodeError::OutOfBounds {
+                offset: 0,
+                what: "the length of a header",
+            });
         }
-        let roster = has_roster.then(|| SealedPart::decode(&mut decoder)).transpose()?;
+        let roster = has_roster
+            .then(|| SealedPart::decode(&mut decoder))
+            .transpose()?;
         decoder.finish()?;
-        Ok(Self { context, body, roster })
+        Ok(Self {
+            context,
+            body,
+            roster,
+        })
     }
 
     /// The id of the record.
@@ -299,7 +338,10 @@ pub(crate) fn decode_refs(
         let it = RecordRef::decode(decoder)?;
         let ordered = refs.last().is_none_or(|last| last.log < it.log);
         if !ordered || it.log == own || it.seq == 0 || it.seq == Seq::MAX {
-            return Err(DecodeError::OutOfBounds { offset, what: "a reference to a record" });
+            return Err(DecodeError::OutOfBounds {
+                offset,
+                what: "a reference to a record",
+            });
         }
         refs.push(it);
     }
@@ -336,9 +378,14 @@ mod tests {
     #[test]
     fn has_one_encoding_for_each_kind() {
         for key in [
-            KeyRef::Data { domain: 1, epoch: EpochId([7; 32]) },
+            KeyRef::Data {
+                domain: 1,
+                epoch: EpochId([7; 32]),
+            },
             KeyRef::Control { roster: None },
-            KeyRef::Control { roster: Some(EpochId([7; 32])) },
+            KeyRef::Control {
+                roster: Some(EpochId([7; 32])),
+            },
         ] {
             let header = header(key);
             let bytes = header.encode();
@@ -353,7 +400,10 @@ mod tests {
         let mut header = header(KeyRef::Control { roster: None });
         header.context.deps.reverse();
         let refused = Header::decode(&header.encode());
-        assert!(matches!(refused, Err(DecodeError::OutOfBounds { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(DecodeError::OutOfBounds { .. })),
+            "{refused:?}"
+        );
         header.context.deps = vec![RecordRef {
             log: header.context.log,
             seq: 1,

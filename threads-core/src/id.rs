@@ -136,7 +136,10 @@ impl BodyDigest {
             .strip_prefix(&MULTIHASH_PREFIX)
             .and_then(|digest| digest.try_into().ok())
             .map(Self)
-            .ok_or(DecodeError::OutOfBounds { offset, what: "the multihash of a body" })
+            .ok_or(DecodeError::OutOfBounds {
+                offset,
+                what: "the multihash of a body",
+            })
     }
 }
 
@@ -216,7 +219,10 @@ impl OpRef {
 
     pub(crate) fn decode(decoder: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         decoder.array_of(2)?;
-        Ok(Self { record: RecordId::decode(decoder)?, op: decoder.u32()? })
+        Ok(Self {
+            record: RecordId::decode(decoder)?,
+            op: decoder.u32()?,
+        })
     }
 }
 

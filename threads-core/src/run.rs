@@ -8,9 +8,7 @@ use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder};
 use leno_crdt_codec::{LogId, Seq, Stamp};
 
 use crate::header::{ContextParts, decode_refs, encode_header, encode_refs};
-use crate::{
-    KeyRef, RecordId, RecordRef, SEALED_BYTES_MAX, SealedPart, SignedHead, ThreadId,
-};
+use crate::{KeyRef, RecordId, RecordRef, SEALED_BYTES_MAX, SealedPart, SignedHead, ThreadId};
 
 /// Most records in a run: a log has a signed head at least this often.
 pub const RUN_RECORDS_MAX: usize = 1024;
@@ -37,7 +35,12 @@ impl Tip {
     /// Where a log begins.
     #[must_use]
     pub fn opened_by(id: RecordId, stamp: Stamp) -> Self {
-        Self { seq: 0, id, stamp, key: None }
+        Self {
+            seq: 0,
+            id,
+            stamp,
+            key: None,
+        }
     }
 
     pub(crate) fn encode(&self, encoder: &mut Encoder) {
@@ -133,9 +136,16 @@ impl<'a> Run<'a> {
     pub fn from_parts(items: &'a [u8], signature: &'a [u8; 64]) -> Result<Self, VerifyError> {
         let count = Decoder::new(items).array()?;
         if items.len() > RUN_BYTES_MAX || count == 0 || count > RUN_RECORDS_MAX {
-            return Err(VerifyError::OutOfBounds { records: count, bytes: items.len() });
+            return Err(VerifyError::OutOfBounds {
+                records: count,
+                bytes: items.len(),
+            });
         }
-        Ok(Self { items, count, signature })
+        Ok(Self {
+            items,
+            count,
+            signature,
+        })
     }
 
     /// How many records there are.
@@ -176,7 +186,9 @@ impl<'a> Run<'a> {
     ) -> Result<VerifiedRun<'a>, VerifyError> {
         let run = self.derive(thread, log, tip)?;
         let seq = run.tip.seq;
-        run.head.verify().map_err(|_| VerifyError::NotSigned { log, seq })?;
+        run.head
+            .verify()
+            .map_err(|_| VerifyError::NotSigned { log, seq })?;
         Ok(run)
     }
 
@@ -205,8 +217,21 @@ impl<'a> Run<'a> {
         }
         decoder.finish()?;
         let signature = *self.signature;
-        let head = SignedHead { thread, log, seq: tip.seq, id: tip.id, signature };
-        Ok(VerifiedRun { run: self, first, tip, head, records, headers: headers.into_vec() })
+        let head = SignedHead {
+            thread,
+            log,
+            seq: tip.seq,
+            id: tip.id,
+            signature,
+        };
+        Ok(VerifiedRun {
+            run: self,
+            first,
+            tip,
+            head,
+            records,
+            headers: headers.into_vec(),
+        })
     }
 }
 
@@ -221,7 +246,11 @@ fn next_record<'a>(
     let count = decoder.array_up_to(6)?;
     let seq = tip.seq + 1;
     let delta = decoder.uint()?;
-    let stamp = tip.stamp.0.checked_add(delta).filter(|_| delta > 0 && seq < Seq::MAX - 1);
+    let stamp = tip
+        .stamp
+        .0
+        .checked_add(delta)
+        .filter(|_| delta > 0 && seq < Seq::MAX - 1);
     let stamp = Stamp(stamp.ok_or(VerifyError::Exhausted { seq })?);
     let body = sealed(decoder)?;
     let (mut deps, mut control) = (Vec::new(), Vec::new());
@@ -229,8 +258,15 @@ fn next_record<'a>(
         deps = decode_refs(decoder, log)?;
         control = decode_refs(decoder, log)?;
     }
-    let key = if count >= 5 { Some(KeyRef::decode(decoder)?) } else { tip.key };
-    let key = key.ok_or(DecodeError::OutOfBounds { offset, what: "the first item of a log" })?;
+    let key = if count >= 5 {
+        Some(KeyRef::decode(decoder)?)
+    } else {
+        tip.key
+    };
+    let key = key.ok_or(DecodeError::OutOfBounds {
+        offset,
+        what: "the first item of a log",
+    })?;
     let has_roster = matches!(key, KeyRef::Control { roster: Some(_) });
     // One encoding per record: the shortest form that says it.
     let fits = match (count, key.is_control()) {
@@ -242,9 +278,16 @@ fn next_record<'a>(
         _ => false,
     };
     if !fits {
-        return Err(DecodeError::OutOfBounds { offset, what: "the length of an item" }.into());
+        return Err(DecodeError::OutOfBounds {
+            offset,
+            what: "the length of an item",
+        }
+        .into());
     }
-    if tip.key.is_some_and(|before| before.is_control() != key.is_control()) {
+    if tip
+        .key
+        .is_some_and(|before| before.is_control() != key.is_control())
+    {
         return Err(VerifyError::WrongKind { seq });
     }
     let roster = has_roster.then(|| sealed(decoder)).transpose()?;
@@ -260,16 +303,34 @@ fn next_record<'a>(
     };
     let start = headers.len();
     let part = SealedPart::of(body);
-    let context = encode_header(headers, &context, &part, roster.map(SealedPart::of).as_ref());
+    let context = encode_header(
+        headers,
+        &context,
+        &part,
+        roster.map(SealedPart::of).as_ref(),
+    );
     let id = RecordId::of(headers.as_slice().get(start..).unwrap_or_default());
-    Ok(Record { seq, id, stamp, key, deps, control, body, roster, context })
+    Ok(Record {
+        seq,
+        id,
+        stamp,
+        key,
+        deps,
+        control,
+        body,
+        roster,
+        context,
+    })
 }
 
 fn sealed<'a>(decoder: &mut Decoder<'a>) -> Result<&'a [u8], DecodeError> {
     let offset = decoder.offset();
     let sealed = decoder.bytes()?;
     if sealed.len() > SEALED_BYTES_MAX {
-        return Err(DecodeError::OutOfBounds { offset, what: "the length of a body" });
+        return Err(DecodeError::OutOfBounds {
+            offset,
+            what: "the length of a body",
+        });
     }
     Ok(sealed)
 }
@@ -393,7 +454,15 @@ pub(crate) struct NewRecord {
 impl RunBuilder {
     pub(crate) fn new(thread: ThreadId, log: LogId, tip: Tip) -> Self {
         let (items, header) = (Encoder::new(), Encoder::new());
-        Self { thread, log, first: tip, tip, count: 0, items, header }
+        Self {
+            thread,
+            log,
+            first: tip,
+            tip,
+            count: 0,
+            items,
+            header,
+        }
     }
 
     pub(crate) fn tip(&self) -> &Tip {

@@ -203,7 +203,10 @@ impl NonceSecret {
     #[must_use]
     pub fn new(secret: &[u8; 32]) -> Self {
         let key = Zeroizing::new(Label::NONCE.hash(&[secret]));
-        Self { mac: <Hmac<Sha256> as KeyInit>::new_from_slice(&*key).expect("HMAC takes any key length") }
+        Self {
+            mac: <Hmac<Sha256> as KeyInit>::new_from_slice(&*key)
+                .expect("HMAC takes any key length"),
+        }
     }
 
     fn nonce(&self, context: &[u8], plaintext: &[u8], rng: &mut dyn CryptoRng) -> [u8; 12] {
@@ -350,10 +353,16 @@ mod tests {
             let mut plaintext = Vec::new();
             assert_eq!(sealer.open(b"place", &sealed, &mut plaintext), Ok(()));
             assert_eq!(plaintext, b"text");
-            assert_eq!(sealer.open(b"other", &sealed, &mut plaintext), Err(OpenError));
+            assert_eq!(
+                sealer.open(b"other", &sealed, &mut plaintext),
+                Err(OpenError)
+            );
             assert!(plaintext.is_empty());
             for length in 0..sealed.len() {
-                assert_eq!(sealer.open(b"place", &sealed[..length], &mut plaintext), Err(OpenError));
+                assert_eq!(
+                    sealer.open(b"place", &sealed[..length], &mut plaintext),
+                    Err(OpenError)
+                );
             }
             for other in [
                 Sealer::for_bodies(suite, &EpochKey::generate(&mut rng), THREAD, LOG),
@@ -361,7 +370,10 @@ mod tests {
                 Sealer::for_bodies(suite, &key, THREAD, LogId([0; 32])),
                 Sealer::for_frames(suite, &ServiceKey::from_bytes(*key.expose()), THREAD, LOG),
             ] {
-                assert_eq!(other.open(b"place", &sealed, &mut plaintext), Err(OpenError));
+                assert_eq!(
+                    other.open(b"place", &sealed, &mut plaintext),
+                    Err(OpenError)
+                );
             }
         }
     }
@@ -405,6 +417,9 @@ mod tests {
         assert_eq!(format!("{key:?}"), "EpochKey");
         let sealer = Sealer::for_bodies(Suite::Aes256Gcm, &key, THREAD, LOG);
         assert_eq!(format!("{sealer:?}"), "Sealer");
-        assert_eq!(format!("{:?}", NonceSecret::new(&[0xab; 32])), "NonceSecret");
+        assert_eq!(
+            format!("{:?}", NonceSecret::new(&[0xab; 32])),
+            "NonceSecret"
+        );
     }
 }

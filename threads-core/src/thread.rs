@@ -9,7 +9,7 @@
 //! stored; a record is admitted once what it names is here and its time has come; its ops are
 //! applied once its key is held too.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use leno_crdt_codec::{LogId, Seq, Stamp};
@@ -31,12 +31,12 @@ mod read;
 mod roster;
 mod wraps;
 
-pub use wraps::TakeWrapError;
 pub use admit::{ReceiveError, Received};
 pub use append::{AppendError, Appended, BODY_ENCODING};
 pub use load::LoadError;
 pub use log::{LogStatus, Parked};
 pub use roster::{Roster, SeatFact};
+pub use wraps::TakeWrapError;
 
 use append::DataWriter;
 use log::Log;
@@ -65,7 +65,10 @@ impl Seat {
 
 impl fmt::Debug for Seat {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Seat").field("id", &self.id()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Seat")
+            .field("id", &self.id())
+            .finish_non_exhaustive()
     }
 }
 
@@ -82,6 +85,8 @@ pub struct Thread {
     roster: Roster,
     control_rows: u64,
     keys: BTreeMap<EpochId, (u32, EpochKey)>,
+    /// Wraps that are kept here.
+    wrapped: BTreeSet<(EpochId, SeatId)>,
     // Looked up, never iterated.
     sealers: HashMap<(LogId, Option<EpochId>), Sealer>,
     logs: BTreeMap<LogId, Log>,
@@ -210,11 +215,19 @@ impl Quarantine {
     ];
 
     fn number(self) -> u64 {
-        Self::ALL.into_iter().zip(0..).find(|(it, _)| *it == self).map_or(0, |(_, number)| number)
+        Self::ALL
+            .into_iter()
+            .zip(0..)
+            .find(|(it, _)| *it == self)
+            .map_or(0, |(_, number)| number)
     }
 
     fn from_number(number: u64) -> Option<Self> {
-        Self::ALL.into_iter().zip(0..).find(|(_, it)| *it == number).map(|(it, _)| it)
+        Self::ALL
+            .into_iter()
+            .zip(0..)
+            .find(|(_, it)| *it == number)
+            .map(|(it, _)| it)
     }
 }
 

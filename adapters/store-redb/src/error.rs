@@ -7,9 +7,6 @@ use std::sync::Arc;
 
 use leno_threads_core::store::StoreError;
 
-/// Format of the files that redb 4 writes.
-const REDB_FORMAT: u8 = 3;
-
 /// What is being done, for messages: "while it {doing}".
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Doing {
@@ -71,12 +68,8 @@ fn store_error(doing: Doing, error: redb::Error) -> StoreError {
         redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => StoreError::Locked,
         redb::Error::Corrupted(what) => StoreError::Corrupt { what },
         // Older formats of redb were never used here: it is the header that is wrong.
-        redb::Error::UpgradeRequired(found) if found <= REDB_FORMAT => StoreError::Corrupt {
+        redb::Error::UpgradeRequired(found) => StoreError::Corrupt {
             what: format!("the file's header: redb format {found}"),
-        },
-        redb::Error::UpgradeRequired(found) => StoreError::NewerFormat {
-            found: found.into(),
-            known: REDB_FORMAT.into(),
         },
         redb::Error::TableTypeMismatch { .. }
         | redb::Error::TableIsMultimap(_)

@@ -10,7 +10,7 @@
 //!    restarted, or saw the end of a connection that this side still believes in.
 //! 4. The other side moves wherever the arbiter answers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -19,7 +19,7 @@ use leno_transport_trait::{DisconnectReason, PeerId};
 use libp2p::Multiaddr;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
-use libp2p::swarm::behaviour::ConnectionClosed;
+use libp2p::swarm::behaviour::DialFailure;
 use libp2p::swarm::{
     CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler,
     THandlerInEvent, ToSwarm,
@@ -48,6 +48,8 @@ pub(crate) struct Shared {
 pub(crate) enum Report {
     Up(PeerId),
     Down(PeerId, DisconnectReason),
+    /// A connection of a link that this side ended is not needed any more.
+    Parted(PeerId),
 }
 
 /// Refuses a device that has no Ed25519 key.
@@ -91,6 +93,8 @@ pub(crate) struct Behaviour {
     live: BTreeMap<PeerId, Live>,
     /// Connections of links that this side ended, until they are closed.
     lingering: BTreeMap<ConnectionId, PeerId>,
+    /// Connections under way that are not wanted any more.
+    cancelled: BTreeSet<ConnectionId>,
     generations: BTreeMap<PeerId, u64>,
     links_made: u64,
     actions: VecDeque<ToSwarm<Report, Accept>>,
@@ -113,6 +117,7 @@ impl Behaviour {
             shared,
             live: BTreeMap::new(),
             lingering: BTreeMap::new(),
+            cancelled: BTreeSet::new(),
             generations: BTreeMap::new(),
             links_made: 0,
             actions: VecDeque::new(),
@@ -120,8 +125,13 @@ impl Behaviour {
         }
     }
 
-    /// Ends the link to a peer on this side's wish.
-    pub(crate) fn hang_up(&mut self, peer: PeerId) {
+    /// Ends the link to a peer on this side's wish; none of `under_way` shall become another.
+    pub(crate) fn hang_up(
+        &mut self,
+        peer: PeerId,
+        under_way: impl IntoIterator<Item = ConnectionId>,
+    ) {
+        self.cancelled.extend(under_way);
         if let Some(live) = self.end(peer, DisconnectReason::HungUp) {
             live.link.bid_farewell(true);
             self.lingering.insert(live.connection, peer);
@@ -188,7 +198,9 @@ impl Behaviour {
     ) {
         let same = self.live.get(&peer).map(|it| it.greeting == greeting);
         let duplicate = same == Some(true) && self.is_arbiter_for(peer);
-        if duplicate || self.shared.inbox.is_closed() || self.shared.inbox.is_crowded() {
+        let cancelled = self.cancelled.contains(&connection);
+        let inbox = &self.shared.inbox;
+        if duplicate || cancelled || inbox.is_closed() || inbox.is_crowded() {
             return self.close_connection(remote, connection);
         }
         if let Some(old) = self.end(peer, DisconnectReason::Replaced) {
@@ -225,6 +237,13 @@ impl Behaviour {
         }
         self.act(ToSwarm::GenerateEvent(Report::Down(peer, reason)));
         Some(live)
+    }
+
+    /// A connection has nothing to say any more.
+    fn part(&mut self, connection: ConnectionId) {
+        if let Some(peer) = self.lingering.remove(&connection) {
+            self.act(ToSwarm::GenerateEvent(Report::Parted(peer)));
+        }
     }
 
     fn count_end(&mut self, peer: PeerId) {
@@ -285,26 +304,26 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        let FromSwarm::ConnectionClosed(ConnectionClosed {
-            peer_id,
-            connection_id,
-            cause,
-            ..
-        }) = event
-        else {
-            return;
-        };
-        self.lingering.remove(&connection_id);
-        let Some(peer) = from_libp2p(&peer_id) else {
-            return;
-        };
-        if self
-            .live
-            .get(&peer)
-            .is_some_and(|it| it.connection == connection_id)
-        {
-            let detail = cause.map_or_else(|| "closed".to_owned(), ToString::to_string);
-            self.end(peer, DisconnectReason::Lost { detail });
+        if let FromSwarm::DialFailure(DialFailure { connection_id, .. }) = event {
+            self.cancelled.remove(&connection_id);
+        }
+        if let FromSwarm::ConnectionClosed(closed) = event {
+            let connection = closed.connection_id;
+            self.cancelled.remove(&connection);
+            self.part(connection);
+            let Some(peer) = from_libp2p(&closed.peer_id) else {
+                return;
+            };
+            if self
+                .live
+                .get(&peer)
+                .is_some_and(|it| it.connection == connection)
+            {
+                let detail = closed
+                    .cause
+                    .map_or_else(|| "closed".to_owned(), ToString::to_string);
+                self.end(peer, DisconnectReason::Lost { detail });
+            }
         }
     }
 
@@ -327,6 +346,7 @@ impl NetworkBehaviour for Behaviour {
                 {
                     self.end(peer, reason);
                 }
+                self.part(connection);
                 self.close_connection(remote, connection);
             }
         }

@@ -8,30 +8,24 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use leno_transport_trait::{Address, DisconnectReason, PeerId, TransportError};
 use libp2p::core::transport::ListenerId;
-use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
-use libp2p::multiaddr::Protocol;
-use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, Swarm, SwarmEvent};
-use libp2p::{Multiaddr, SwarmBuilder, connection_limits, noise, ping, tcp, yamux};
+use libp2p::swarm::{ConnectionId, Swarm, SwarmEvent};
+use libp2p::{Multiaddr, ping};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::behaviour::{Behaviour, NotEd25519, Report, Shared};
+use crate::behaviour::{Behaviour, Report, Shared};
 use crate::builder::{Builder, ListenError};
+use crate::dial::{Dial, DialReply, options};
 use crate::handle::Libp2p;
 use crate::link::{Inbox, LINGER, lock};
-use crate::peer::{Destination, destination, from_libp2p, to_libp2p};
-use crate::wire::{Bounds, Counters};
+use crate::peer::{Destination, destination, from_libp2p};
+use crate::redial::Wanted;
+use crate::swarm::{Protocols, ProtocolsEvent, not_set_up, swarm};
+use crate::wire::Counters;
 
 /// How long the first addresses may take to come up.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How many addresses of one peer are dialled again.
-const ADDRESSES_PER_PEER_MAX: usize = 8;
-
-/// A link that lived this long was no failure, so that the next wait is the shortest again.
-const PROVEN: Duration = Duration::from_secs(10);
 
 /// What the handle asks for.
 #[derive(Debug)]
@@ -47,17 +41,6 @@ pub(crate) enum Command {
     Close {
         reply: oneshot::Sender<()>,
     },
-}
-
-type DialReply = oneshot::Sender<Result<PeerId, TransportError>>;
-
-/// The protocols of a connection.
-#[derive(NetworkBehaviour)]
-pub(crate) struct Protocols {
-    // First, so that no other protocol sees a connection above the limit.
-    limits: connection_limits::Behaviour,
-    ping: ping::Behaviour,
-    leno: Behaviour,
 }
 
 /// Builds the swarm, waits until it listens, and spawns the task.
@@ -93,82 +76,6 @@ pub(crate) async fn start(builder: Builder) -> Result<Libp2p, ListenError> {
         commands,
         task,
     })
-}
-
-fn swarm(
-    builder: &Builder,
-    keypair: Keypair,
-    local: PeerId,
-    shared: Arc<Shared>,
-) -> Result<Swarm<Protocols>, ListenError> {
-    let instance = getrandom::u64().map_err(not_set_up)?;
-    let bounds = Bounds {
-        message_bytes_max: builder.message_bytes_max,
-        stall: builder.stall_timeout,
-    };
-    let limits = connection_limits::ConnectionLimits::default()
-        .with_max_pending_incoming(Some(builder.connections_max.clamp(1, 64)))
-        .with_max_established(Some(builder.connections_max))
-        .with_max_established_per_peer(Some(builder.connections_per_peer_max));
-    let ping = ping::Config::new()
-        .with_interval(builder.ping_interval)
-        .with_timeout(builder.ping_interval.saturating_add(Duration::from_secs(5)));
-    let protocols = Protocols {
-        limits: connection_limits::Behaviour::new(limits),
-        ping: ping::Behaviour::new(ping),
-        leno: Behaviour::new(local, instance, bounds, builder.queue_bytes, shared),
-    };
-    let swarm = SwarmBuilder::with_existing_identity(keypair)
-        .with_tokio()
-        .with_tcp(
-            tcp::Config::default().nodelay(true),
-            noise::Config::new,
-            yamux::Config::default,
-        )
-        .map_err(not_set_up)?
-        .with_quic()
-        .with_behaviour(|_| protocols)
-        .map_err(not_set_up)?
-        .with_swarm_config(|config| {
-            // We name one protocol per stream, so there is no need to wait for its confirmation.
-            config
-                .with_substream_upgrade_protocol_override(Version::V1Lazy)
-                .with_idle_connection_timeout(builder.idle_timeout)
-        })
-        .build();
-    Ok(swarm)
-}
-
-fn not_set_up(error: impl ToString) -> ListenError {
-    ListenError::NotSetUp {
-        detail: error.to_string(),
-    }
-}
-
-/// A dial of which the handle waits to hear.
-struct Dial {
-    address: Address,
-    place: Multiaddr,
-    /// Who should answer, or did.
-    peer: Option<PeerId>,
-    /// Whether there is, or was, a connection.
-    established: bool,
-    reply: DialReply,
-}
-
-/// A peer that this side dialled and wants to keep.
-#[derive(Debug, Default)]
-struct Wanted {
-    /// Where it was reached, the last one first.
-    places: Vec<Multiaddr>,
-    /// How often it could not be reached, or not for long, in a row.
-    failures: u32,
-    /// When its link came up.
-    up: Option<Instant>,
-    /// When to dial it again.
-    due: Option<Instant>,
-    /// The connection that is being made for that.
-    dialling: Option<ConnectionId>,
 }
 
 struct Driver {
@@ -220,7 +127,7 @@ impl Driver {
         for (_, dial) in std::mem::take(&mut self.dials) {
             let _ = dial.reply.send(Err(TransportError::Closed));
         }
-        self.swarm.behaviour_mut().leno.close();
+        self.leno().close();
         let parting = async {
             while self.swarm.network_info().num_peers() > 0 {
                 self.swarm.select_next_some().await;
@@ -230,8 +137,30 @@ impl Driver {
     }
 
     fn hang_up(&mut self, peer: PeerId) {
-        self.wanted.remove(&peer);
-        self.swarm.behaviour_mut().leno.hang_up(peer);
+        let redial = self.wanted.remove(&peer).and_then(|it| it.dialling);
+        let is_due = |it: &Dial| it.peer == Some(peer);
+        let (under_way, others): (Vec<_>, _) = std::mem::take(&mut self.dials)
+            .into_iter()
+            .partition(|(_, it)| is_due(it));
+        self.dials = others.into_iter().collect();
+        let (postponed, others) = std::mem::take(&mut self.postponed)
+            .into_iter()
+            .partition(is_due);
+        self.postponed = others;
+        self.leno().hang_up(
+            peer,
+            redial
+                .into_iter()
+                .chain(under_way.iter().map(|(id, _)| *id)),
+        );
+        let under_way: Vec<Dial> = under_way.into_iter().map(|(_, it)| it).collect();
+        for dial in under_way.into_iter().chain::<Vec<Dial>>(postponed) {
+            dial.give_up("this side hung up");
+        }
+    }
+
+    fn leno(&mut self) -> &mut Behaviour {
+        &mut self.swarm.behaviour_mut().leno
     }
 }
 
@@ -261,6 +190,10 @@ impl Driver {
         Ok(())
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the swarm has many more events, handled as ever"
+    )]
     async fn until_listening(&mut self, mut waiting: Vec<ListenerId>) -> Result<(), ListenError> {
         while !waiting.is_empty() {
             match self.swarm.select_next_some().await {
@@ -335,10 +268,10 @@ impl Driver {
 
     fn begin(&mut self, dial: Dial) {
         if let Some(peer) = dial.peer {
-            if self.swarm.behaviour().leno.is_live(peer) {
+            if self.leno().is_live(peer) {
                 return self.succeed(dial, peer);
             }
-            if self.swarm.behaviour().leno.is_lingering(peer) {
+            if self.leno().is_lingering(peer) {
                 self.postponed.push(dial);
                 return;
             }
@@ -349,16 +282,12 @@ impl Driver {
             Ok(()) => {
                 self.dials.insert(connection, dial);
             }
-            Err(error) => fail(dial, &error),
+            Err(error) => dial.fail(&error),
         }
     }
 
     fn succeed(&mut self, dial: Dial, peer: PeerId) {
-        let wanted = self.wanted.entry(peer).or_default();
-        wanted.places.retain(|it| *it != dial.place);
-        wanted.places.insert(0, dial.place);
-        wanted.places.truncate(ADDRESSES_PER_PEER_MAX);
-        wanted.up.get_or_insert_with(Instant::now);
+        self.wanted.entry(peer).or_default().remember(dial.place);
         let _ = dial.reply.send(Ok(peer));
     }
 
@@ -381,161 +310,60 @@ impl Driver {
             dial.peer = Some(peer);
             dial.established = true;
         }
-        if self.swarm.behaviour().leno.is_live(peer) {
+        if self.leno().is_live(peer) {
             self.succeed_all(peer);
         }
     }
 
     /// A connection is over. If it was the last hope of a dial, so is the dial.
     fn connection_closed(&mut self, connection: ConnectionId, peer: PeerId, others: u32) {
-        for dial in std::mem::take(&mut self.postponed) {
-            self.begin(dial);
-        }
         // While there are others, this one may have been a duplicate.
         if others == 0 {
             for dial in self.take_dials(|it| it.established && it.peer == Some(peer)) {
-                let detail = "the connection ended before there was a link".to_owned();
-                let error = TransportError::Unreachable {
-                    address: dial.address,
-                    detail,
-                };
-                let _ = dial.reply.send(Err(error));
+                dial.give_up("the connection ended before there was a link");
             }
         }
         self.redial_failed(connection);
     }
 
-    fn connection_failed(&mut self, connection: ConnectionId, error: &DialError) {
-        if let Some(dial) = self.dials.remove(&connection) {
-            fail(dial, error);
-        }
-        self.redial_failed(connection);
+    /// What was sent to a peer before this side hung up is through, or given up.
+    fn parted(&mut self, peer: PeerId) {
+        let postponed = std::mem::take(&mut self.postponed);
+        let (ready, others) = postponed.into_iter().partition(|it| it.peer == Some(peer));
+        self.postponed = others;
+        let ready: Vec<Dial> = ready;
+        ready.into_iter().for_each(|it| self.begin(it));
     }
-}
-
-fn options(peer: Option<PeerId>, places: Vec<Multiaddr>) -> DialOpts {
-    // A TCP connection from the port that listens could meet the other side's own dial half-way, as
-    // one connection that both believe to have dialled.
-    let is_tcp = places
-        .iter()
-        .any(|it| it.iter().any(|part| matches!(part, Protocol::Tcp(_))));
-    match (peer.and_then(to_libp2p), places) {
-        (Some(peer), places) => {
-            let options = DialOpts::peer_id(peer)
-                .condition(PeerCondition::Always)
-                .addresses(places);
-            if is_tcp {
-                options.allocate_new_port().build()
-            } else {
-                options.build()
-            }
-        }
-        (None, mut places) => {
-            let place = places.pop().unwrap_or_else(Multiaddr::empty);
-            let options = DialOpts::unknown_peer_id().address(place);
-            if is_tcp {
-                options.allocate_new_port().build()
-            } else {
-                options.build()
-            }
-        }
-    }
-}
-
-fn fail(dial: Dial, error: &DialError) {
-    let _ = dial
-        .reply
-        .send(Err(dial_error(dial.address, dial.peer, error)));
-}
-
-/// Says in our words why a dial led nowhere.
-fn dial_error(address: Address, expected: Option<PeerId>, error: &DialError) -> TransportError {
-    match error {
-        // An address always comes along, and the swarm strikes out only what it listens on itself.
-        DialError::LocalPeerId { .. } | DialError::NoAddresses => {
-            TransportError::DialledSelf { address }
-        }
-        DialError::WrongPeerId { obtained, .. } => match (expected, from_libp2p(obtained)) {
-            (Some(expected), Some(found)) => TransportError::WrongIdentity { expected, found },
-            _ => TransportError::KeyTypeNotSupported { address },
-        },
-        DialError::Denied { cause } if cause.downcast_ref::<NotEd25519>().is_some() => {
-            TransportError::KeyTypeNotSupported { address }
-        }
-        DialError::Denied { cause } => match cause.downcast_ref::<connection_limits::Exceeded>() {
-            Some(exceeded) => TransportError::TooManyConnections {
-                detail: exceeded.to_string(),
-            },
-            None => TransportError::Unreachable {
-                address,
-                detail: cause.to_string(),
-            },
-        },
-        DialError::Transport(errors) => transport_error(address, errors),
-        DialError::DialPeerConditionFalse(_) | DialError::Aborted => TransportError::Unreachable {
-            address,
-            detail: error.to_string(),
-        },
-    }
-}
-
-fn transport_error(
-    address: Address,
-    errors: &[(Multiaddr, libp2p::TransportError<std::io::Error>)],
-) -> TransportError {
-    match errors.first().map(|(_, error)| error) {
-        Some(libp2p::TransportError::MultiaddrNotSupported(_)) => {
-            let detail = "neither TCP nor QUIC to an IP address".to_owned();
-            TransportError::AddressNotUnderstood { address, detail }
-        }
-        Some(libp2p::TransportError::Other(error)) => TransportError::Unreachable {
-            address,
-            detail: root_cause(error),
-        },
-        None => TransportError::Unreachable {
-            address,
-            detail: "no address".to_owned(),
-        },
-    }
-}
-
-/// The innermost error; what is around it only says which layer passed it on.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut inner = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    inner.to_string()
 }
 
 // Dialling again.
 impl Driver {
     fn link_up(&mut self, peer: PeerId) {
         if let Some(wanted) = self.wanted.get_mut(&peer) {
-            wanted.up = Some(Instant::now());
-            wanted.due = None;
-            wanted.dialling = None;
+            wanted.is_up();
         }
         self.succeed_all(peer);
     }
 
     fn link_down(&mut self, peer: PeerId, reason: &DisconnectReason) {
         match reason {
-            // This side, or the other, wants it so. What speaks garbage will do so again.
-            DisconnectReason::HungUp
-            | DisconnectReason::PeerHungUp
+            // `hang_up` has seen to it.
+            DisconnectReason::HungUp => {}
+            // The other side wants it so; and what speaks garbage will do so again.
+            DisconnectReason::PeerHungUp
             | DisconnectReason::MessageTooLarge { .. }
             | DisconnectReason::Misbehaved { .. } => {
                 self.wanted.remove(&peer);
             }
-            _ => {
-                let Some(wanted) = self.wanted.get_mut(&peer) else {
-                    return;
-                };
-                if wanted.up.take().is_some_and(|it| it.elapsed() >= PROVEN) {
-                    wanted.failures = 0;
+            DisconnectReason::Lost { .. }
+            | DisconnectReason::PeerClosed
+            | DisconnectReason::Replaced
+            | DisconnectReason::Stalled { .. }
+            | DisconnectReason::Truncated { .. }
+            | _ => {
+                if let Some(wanted) = self.wanted.get_mut(&peer) {
+                    wanted.is_down(self.redial);
                 }
-                wanted.schedule(self.redial);
             }
         }
     }
@@ -584,27 +412,12 @@ impl Driver {
     }
 }
 
-impl Wanted {
-    fn schedule(&mut self, (shortest, longest): (Duration, Duration)) {
-        let wait = backoff(self.failures, shortest, longest);
-        // Without randomness all wait alike, which is no reason not to dial.
-        let jitter = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
-        self.failures = self.failures.saturating_add(1);
-        self.due = Some(Instant::now() + wait.mul_f64(1.0 - jitter / 2.0));
-    }
-}
-
-/// The wait after so many failures: doubling, and no longer than the longest.
-fn backoff(failures: u32, shortest: Duration, longest: Duration) -> Duration {
-    // Beyond a day of doubling, the bound alone counts; `Instant` must not be run over.
-    let longest = longest.min(Duration::from_secs(24 * 60 * 60));
-    shortest
-        .saturating_mul(2_u32.saturating_pow(failures))
-        .min(longest)
-}
-
 // Events of the swarm.
 impl Driver {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the swarm has many more events, and none of them concerns us"
+    )]
     fn handle_event(&mut self, event: SwarmEvent<ProtocolsEvent>) {
         match event {
             SwarmEvent::ConnectionEstablished {
@@ -631,12 +444,16 @@ impl Driver {
                 error,
                 ..
             } => {
-                self.connection_failed(connection_id, &error);
+                if let Some(dial) = self.dials.remove(&connection_id) {
+                    dial.fail(&error);
+                }
+                self.redial_failed(connection_id);
             }
             SwarmEvent::Behaviour(ProtocolsEvent::Leno(Report::Up(peer))) => self.link_up(peer),
             SwarmEvent::Behaviour(ProtocolsEvent::Leno(Report::Down(peer, reason))) => {
                 self.link_down(peer, &reason);
             }
+            SwarmEvent::Behaviour(ProtocolsEvent::Leno(Report::Parted(peer))) => self.parted(peer),
             SwarmEvent::Behaviour(ProtocolsEvent::Ping(event)) => self.handle_ping(event),
             SwarmEvent::NewListenAddr { .. }
             | SwarmEvent::ExpiredListenAddr { .. }
@@ -658,36 +475,8 @@ impl Driver {
             Ok(_) | Err(ping::Failure::Unsupported) => {}
             Err(error @ (ping::Failure::Timeout | ping::Failure::Other { .. })) => {
                 let detail = format!("no answer to a ping: {error}");
-                self.swarm
-                    .behaviour_mut()
-                    .leno
-                    .lose(peer, connection, &detail);
+                self.leno().lose(peer, connection, &detail);
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_double_up_to_the_longest() {
-        let (shortest, longest) = (Duration::from_millis(250), Duration::from_secs(60));
-        let check = |failures, millis| {
-            assert_eq!(
-                backoff(failures, shortest, longest),
-                Duration::from_millis(millis)
-            );
-        };
-        check(0, 250);
-        check(1, 500);
-        check(7, 32_000);
-        check(8, 60_000);
-        check(u32::MAX, 60_000);
-        assert_eq!(
-            backoff(u32::MAX, Duration::MAX, Duration::MAX).as_secs(),
-            86_400
-        );
     }
 }

@@ -44,11 +44,14 @@
 
 mod behaviour;
 mod builder;
+mod dial;
 mod driver;
 mod handle;
 mod handler;
 mod link;
 mod peer;
+mod redial;
+mod swarm;
 mod wire;
 
 pub use builder::{Builder, ListenError};

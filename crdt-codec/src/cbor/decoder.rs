@@ -550,9 +550,18 @@ mod tests {
 
     #[test]
     fn keys_out_of_order_or_twice_are_refused() {
-        refused(b"\xa2\x61b\x01\x61a\x02", DecodeError::KeyOrder { offset: 4 });
-        refused(b"\xa2\x61a\x01\x61a\x02", DecodeError::KeyOrder { offset: 4 });
-        refused(b"\xa2\x62aa\x01\x61b\x02", DecodeError::KeyOrder { offset: 5 });
+        refused(
+            b"\xa2\x61b\x01\x61a\x02",
+            DecodeError::KeyOrder { offset: 4 },
+        );
+        refused(
+            b"\xa2\x61a\x01\x61a\x02",
+            DecodeError::KeyOrder { offset: 4 },
+        );
+        refused(
+            b"\xa2\x62aa\x01\x61b\x02",
+            DecodeError::KeyOrder { offset: 5 },
+        );
     }
 
     #[test]
@@ -580,7 +589,10 @@ mod tests {
     fn nesting_ends_at_the_limit() {
         let nested = |depth: usize| [vec![0x81; depth], vec![0x80]].concat();
         assert!(decode_ipld(&nested(DEPTH_MAX - 1)).is_ok());
-        refused(&nested(DEPTH_MAX), DecodeError::TooDeep { offset: DEPTH_MAX });
+        refused(
+            &nested(DEPTH_MAX),
+            DecodeError::TooDeep { offset: DEPTH_MAX },
+        );
         refused(&nested(1 << 20), DecodeError::TooDeep { offset: DEPTH_MAX });
     }
 

@@ -3,7 +3,9 @@
 use cid::Cid;
 use ipld_core::ipld::Ipld;
 
-use super::{ARRAY, BYTES, FALSE, FLOAT64, MAP, NEGATIVE, NULL, TAG, TEXT, TRUE, UNSIGNED, key_order};
+use super::{
+    ARRAY, BYTES, FALSE, FLOAT64, MAP, NEGATIVE, NULL, TAG, TEXT, TRUE, UNSIGNED, key_order,
+};
 
 /// Writes dag-cbor items to the end of a byte vector.
 ///
@@ -238,7 +240,10 @@ mod tests {
         check(|it| it.uint(1 << 16), &[0x1a, 0, 1, 0, 0]);
         check(|it| it.uint(1 << 32), &[0x1b, 0, 0, 0, 1, 0, 0, 0, 0]);
         check(|it| it.int(-24), &[0x37]);
-        check(|it| it.int(i64::MIN), b"\x3b\x7f\xff\xff\xff\xff\xff\xff\xff");
+        check(
+            |it| it.int(i64::MIN),
+            b"\x3b\x7f\xff\xff\xff\xff\xff\xff\xff",
+        );
     }
 
     #[test]

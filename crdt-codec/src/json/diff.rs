@@ -77,11 +77,11 @@ pub fn patch(
     for (name, value) in differ.map(partial)? {
         let strategy = definition.of(name);
         let field = fields.and_then(|fields| fields.get(name));
-        let target = match value {
-            Ipld::Null => None,
-            value => Some(merge(field.and_then(|it| show(it, strategy)), value)),
-        };
-        differ.at(name, |differ| differ.field(field, strategy, target.as_ref()))?;
+        let shown = || field.and_then(|it| show(it, strategy));
+        let target = (*value != Ipld::Null).then(|| merge(shown(), value));
+        differ.at(name, |differ| {
+            differ.field(field, strategy, target.as_ref())
+        })?;
     }
     Ok(differ.edits)
 }
@@ -257,10 +257,13 @@ impl<U: FnMut() -> [u8; 4]> Differ<U> {
     }
 
     fn counter(&mut self, old: Option<i128>, new: &Ipld) -> Result<(), ValueError> {
-        let new = match new {
-            Ipld::Integer(new) if i64::try_from(*new).is_ok() => *new,
-            _ => return Err(self.expected("an integer within i64")),
+        let integer = if let Ipld::Integer(new) = new {
+            i64::try_from(*new).ok()
+        } else {
+            None
         };
+        let new = integer.ok_or_else(|| self.expected("an integer within i64"))?;
+        let new = i128::from(new);
         let by = new - old.unwrap_or(0);
         let by = i64::try_from(by).map_err(|_| ValueError::IntegerRange { value: by })?;
         if by != 0 || old.is_none() {
@@ -327,17 +330,17 @@ impl<U: FnMut() -> [u8; 4]> Differ<U> {
     }
 
     fn map<'a>(&self, new: &'a Ipld) -> Result<&'a BTreeMap<String, Ipld>, ValueError> {
-        match new {
-            Ipld::Map(new) => Ok(new),
-            _ => Err(self.expected("a map")),
-        }
+        let Ipld::Map(new) = new else {
+            return Err(self.expected("a map"));
+        };
+        Ok(new)
     }
 
     fn values(&self, new: &Ipld) -> Result<Vec<Value>, ValueError> {
-        match new {
-            Ipld::List(new) => new.iter().map(Value::new).collect(),
-            _ => Err(self.expected("a list")),
-        }
+        let Ipld::List(new) = new else {
+            return Err(self.expected("a list"));
+        };
+        new.iter().map(Value::new).collect()
     }
 
     fn number(&self, new: &Ipld) -> Result<(Value, Number), ValueError> {

@@ -227,12 +227,16 @@ impl Op {
     /// At least the length of its encoding.
     fn encoded_len_max(&self) -> usize {
         const HEAD: usize = 9;
-        let edits: usize = self.edits().iter().map(|edit| {
-            let path: usize = edit.path.iter().map(|key| key.len() + 3).sum();
-            // A dot is a list of three numbers, and its log may be its own line of the table.
-            let dots = edit.seen.len() + usize::from(edit.change.element_dot().is_some());
-            5 + path + edit.change.payload_len() + dots * (34 + 3 + 2 * HEAD)
-        }).sum();
+        let edits: usize = self
+            .edits()
+            .iter()
+            .map(|edit| {
+                let path: usize = edit.path.iter().map(|key| key.len() + 3).sum();
+                // A dot is a list of three numbers, and its log may be its own line of the table.
+                let dots = edit.seen.len() + usize::from(edit.change.element_dot().is_some());
+                5 + path + edit.change.payload_len() + dots * (34 + 3 + 2 * HEAD)
+            })
+            .sum();
         64 + self.document.encoded_len_max() + edits
     }
 }
@@ -270,19 +274,18 @@ impl Edit {
                 path: self.path.clone(),
             });
         }
-        match &self.change {
-            Change::Max(value) | Change::Min(value) if value.number().is_none() => {
-                Err(ValueError::Expected {
-                    path: self.path.clone(),
-                    expected: "a number",
-                })
-            }
-            change => match change.value() {
-                Some(value) if !value.fits(change.depth(self.path.len())) => {
-                    Err(ValueError::TooDeep)
-                }
-                _ => Ok(()),
-            },
+        if let Change::Max(value) | Change::Min(value) = &self.change
+            && value.number().is_none()
+        {
+            return Err(ValueError::Expected {
+                path: self.path.clone(),
+                expected: "a number",
+            });
+        }
+        let depth = self.change.depth(self.path.len());
+        match self.change.value() {
+            Some(value) if !value.fits(depth) => Err(ValueError::TooDeep),
+            _ => Ok(()),
         }
     }
 }
@@ -312,11 +315,9 @@ impl Change {
             | Self::Remove(value)
             | Self::Insert { value, .. }
             | Self::Replace { value, .. } => Some(value),
-            Self::Unset
-            | Self::Increment(_)
-            | Self::Take { .. }
-            | Self::Touch
-            | Self::Untouch => None,
+            Self::Unset | Self::Increment(_) | Self::Take { .. } | Self::Touch | Self::Untouch => {
+                None
+            }
         }
     }
 
@@ -343,33 +344,34 @@ impl Change {
 
     /// How deep its value may nest at a path of `segments`, so that no document nests too deep.
     fn depth(&self, segments: usize) -> usize {
-        let within = match self {
-            Self::Add(_) | Self::Remove(_) | Self::Insert { .. } | Self::Replace { .. } => 1,
-            _ => 0,
-        };
-        DEPTH_MAX.saturating_sub(segments + within)
+        let in_list = matches!(
+            self,
+            Self::Add(_) | Self::Remove(_) | Self::Insert { .. } | Self::Replace { .. }
+        );
+        DEPTH_MAX.saturating_sub(segments + usize::from(in_list))
     }
 
     fn element(&self) -> Option<&ElementId> {
-        match self {
-            Self::Replace { element, .. } | Self::Take { element } => Some(element),
-            _ => None,
+        if let Self::Replace { element, .. } | Self::Take { element } = self {
+            return Some(element);
         }
+        None
     }
 
     fn element_dot(&self) -> Option<Dot> {
         self.element().map(|element| element.dot)
     }
 
+    fn position(&self) -> Option<&Position> {
+        if let Self::Insert { position, .. } = self {
+            return Some(position);
+        }
+        self.element().map(|element| &element.position)
+    }
+
     fn payload_len(&self) -> usize {
-        let position = match self {
-            Self::Insert { position, .. } => position.as_bytes().len(),
-            Self::Replace { element, .. } | Self::Take { element } => {
-                element.position.as_bytes().len()
-            }
-            _ => 0,
-        };
-        12 + position + self.value().map_or(0, |value| value.as_bytes().len())
+        let position = self.position().map_or(0, |it| it.as_bytes().len());
+        12 + position + self.value().map_or(0, |it| it.as_bytes().len())
     }
 }
 
@@ -398,9 +400,9 @@ fn checked(mut edits: Vec<Edit>) -> Result<Vec<Edit>, ValueError> {
 fn check_totals(edits: &[Edit]) -> Result<(), ValueError> {
     let segments = edits.iter().map(|edit| edit.path.len()).sum();
     bounded("segments in the paths of an op", segments, OP_SEGMENTS_MAX)?;
-    let dots = edits.iter().map(|edit| {
-        edit.seen.len() + usize::from(edit.change.element().is_some())
-    });
+    let dots = edits
+        .iter()
+        .map(|edit| edit.seen.len() + usize::from(edit.change.element().is_some()));
     bounded("dots in an op", dots.sum(), OP_DOTS_MAX)
 }
 
@@ -415,7 +417,12 @@ fn bounded(what: &'static str, count: usize, max: usize) -> Result<(), ValueErro
 fn logs(edits: &[Edit]) -> Vec<LogId> {
     let mut logs: Vec<LogId> = edits
         .iter()
-        .flat_map(|edit| edit.seen.iter().map(|dot| dot.log).chain(edit.change.element_dot().map(|dot| dot.log)))
+        .flat_map(|edit| {
+            edit.seen
+                .iter()
+                .map(|dot| dot.log)
+                .chain(edit.change.element_dot().map(|dot| dot.log))
+        })
         .collect();
     logs.sort_unstable();
     logs.dedup();

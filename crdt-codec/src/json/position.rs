@@ -102,18 +102,24 @@ pub fn between(
     {
         return Err(PositionError::NotAscending);
     }
-    let lies_between = |it: &Position| {
-        left.is_none_or(|left| left < it) && right.is_none_or(|right| it < right)
-    };
+    let lies_between =
+        |it: &Position| left.is_none_or(|left| left < it) && right.is_none_or(|right| it < right);
     let (left, right) = (left.map(Position::as_bytes), right.map(Position::as_bytes));
     // Guesses first: each is only taken if it lies between, so a foreign position that merely looks
-    // as if it had a counter does no harm.
-    let guesses = [
-        counted(left, right, unique),
-        left.and_then(|left| neighbour(left, unique, 1)),
-        right.and_then(|right| neighbour(right, unique, -1)),
-    ];
-    if let Some(guess) = guesses.into_iter().flatten().find(lies_between) {
+    // as if it had a counter does no harm. The shortest is the one that reads counters rightly.
+    let guesses = counted(left, right, unique)
+        .into_iter()
+        .chain(
+            left.into_iter()
+                .flat_map(|left| neighbours(left, unique, 1)),
+        )
+        .chain(
+            right
+                .into_iter()
+                .flat_map(|right| neighbours(right, unique, -1)),
+        );
+    let guess = guesses.filter(lies_between).min_by_key(|it| it.0.len());
+    if let Some(guess) = guess {
         return Ok(guess);
     }
     let mut bytes = middle(left.unwrap_or_default(), right);
@@ -165,21 +171,20 @@ fn counted(left: Option<&[u8]>, right: Option<&[u8]>, unique: &[u8]) -> Option<P
     close(bytes, unique).ok()
 }
 
-/// Counts on from a position that ends in a counter, with or without unique bytes behind it.
-fn neighbour(of: &[u8], unique: &[u8], step: i64) -> Option<Position> {
-    let stripped = of.get(..of.len().checked_sub(unique.len())?)?;
-    [of, stripped].into_iter().find_map(|bytes| {
-        (0..=4_usize).find_map(|length| {
-            let (stem, tail) = bytes.split_at_checked(bytes.len().checked_sub(1 + length)?)?;
-            let (counter, read) = read_counter(tail)?;
-            if read != tail.len() {
-                return None;
-            }
-            let mut bytes = stem.to_vec();
-            push_counter(&mut bytes, counter.checked_add(step)?);
-            close(bytes, unique).ok()
-        })
-    })
+/// Counts on from a position that ends in a counter, with or without unique bytes behind it: one
+/// guess for each way to read it so.
+fn neighbours(of: &[u8], unique: &[u8], step: i64) -> impl Iterator<Item = Position> {
+    let stripped = of.len().checked_sub(unique.len());
+    let stripped = stripped.and_then(|length| of.get(..length));
+    let read = move |bytes: &[u8], length: usize| {
+        let (stem, tail) = bytes.split_at_checked(bytes.len().checked_sub(1 + length)?)?;
+        let (counter, _) = read_counter(tail).filter(|(_, read)| *read == tail.len())?;
+        let mut bytes = stem.to_vec();
+        push_counter(&mut bytes, counter.checked_add(step)?);
+        close(bytes, unique).ok()
+    };
+    let ways = stripped.into_iter().chain([of]);
+    ways.flat_map(move |bytes| (0..=4).filter_map(move |length| read(bytes, length)))
 }
 
 fn close(mut bytes: Vec<u8>, unique: &[u8]) -> Result<Position, PositionError> {

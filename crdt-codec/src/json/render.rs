@@ -143,19 +143,19 @@ impl Facets {
     }
 
     fn show_set(&self, grow_only: bool) -> Option<Ipld> {
-        let members = self
-            .set
-            .iter()
-            .filter(|(_, member)| match grow_only {
-                true => member.added,
-                false => member.dots.is_visible(),
-            });
+        let members = self.set.iter().filter(|(_, member)| match grow_only {
+            true => member.added,
+            false => member.dots.is_visible(),
+        });
         let values: Vec<_> = members.map(|(value, _)| value.to_ipld()).collect();
         self.shows(values.is_empty()).then_some(Ipld::List(values))
     }
 
     fn show_list(&self) -> Option<Ipld> {
-        let values: Vec<_> = self.elements().map(|(_, _, value)| value.to_ipld()).collect();
+        let values: Vec<_> = self
+            .elements()
+            .map(|(_, _, value)| value.to_ipld())
+            .collect();
         self.shows(values.is_empty()).then_some(Ipld::List(values))
     }
 

@@ -236,7 +236,10 @@ impl State {
 impl Life {
     fn create(&mut self, creation: Creation) {
         let log = creation.place.dot.log;
-        match self.creates.binary_search_by_key(&log, |it| it.place.dot.log) {
+        match self
+            .creates
+            .binary_search_by_key(&log, |it| it.place.dot.log)
+        {
             Ok(at) => {
                 if let Some(first) = self.creates.get_mut(at) {
                     *first = creation.min(*first);
@@ -350,7 +353,11 @@ pub(super) fn each_log(fields: &Fields, visit: &mut impl FnMut(LogId)) {
             visit(element.dot.log);
             dots.entries().iter().for_each(|it| visit(it.log));
         }
-        facets.presence.entries().iter().for_each(|it| visit(it.log));
+        facets
+            .presence
+            .entries()
+            .iter()
+            .for_each(|it| visit(it.log));
         each_log(&facets.map, visit);
     }
 }

@@ -4,7 +4,6 @@ use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::fmt;
 
-use cid::Cid;
 use ipld_core::ipld::Ipld;
 
 use super::position::PositionError;
@@ -320,11 +319,20 @@ mod tests {
     fn bounds_are_refused_by_name() {
         let check = |value: Ipld, expected| assert_eq!(Value::new(&value), Err(expected));
         check(Ipld::Float(f64::NAN), ValueError::NotFinite);
-        check(Ipld::List(vec![Ipld::Float(f64::INFINITY)]), ValueError::NotFinite);
+        check(
+            Ipld::List(vec![Ipld::Float(f64::INFINITY)]),
+            ValueError::NotFinite,
+        );
         let below = i128::from(i64::MIN) - 1;
-        check(Ipld::Integer(below), ValueError::IntegerRange { value: below });
+        check(
+            Ipld::Integer(below),
+            ValueError::IntegerRange { value: below },
+        );
         let above = i128::from(u64::MAX) + 1;
-        check(Ipld::Integer(above), ValueError::IntegerRange { value: above });
+        check(
+            Ipld::Integer(above),
+            ValueError::IntegerRange { value: above },
+        );
         check(nested(DEPTH_MAX), ValueError::TooDeep);
         let key = "k".repeat(KEY_BYTES_MAX + 1);
         let map = Ipld::Map([(key, Ipld::Null)].into());
@@ -351,7 +359,10 @@ mod tests {
 
     #[test]
     fn negative_zero_is_zero() {
-        assert_eq!(Value::new(&Ipld::Float(-0.0)), Value::new(&Ipld::Float(0.0)));
+        assert_eq!(
+            Value::new(&Ipld::Float(-0.0)),
+            Value::new(&Ipld::Float(0.0))
+        );
     }
 
     #[test]
@@ -362,9 +373,21 @@ mod tests {
             assert_eq!(b.compare(a), expected.reverse(), "{b:?} {a:?}");
         };
         // 2^53 + 1 has no float of its own.
-        check(Integer((1 << 53) + 1), Float((1_u64 << 53) as f64), Ordering::Greater);
-        check(Integer(u64::MAX.into()), Float(u64::MAX as f64), Ordering::Less);
-        check(Integer(i64::MIN.into()), Float(i64::MIN as f64), Ordering::Equal);
+        check(
+            Integer((1 << 53) + 1),
+            Float((1_u64 << 53) as f64),
+            Ordering::Greater,
+        );
+        check(
+            Integer(u64::MAX.into()),
+            Float(u64::MAX as f64),
+            Ordering::Less,
+        );
+        check(
+            Integer(i64::MIN.into()),
+            Float(i64::MIN as f64),
+            Ordering::Equal,
+        );
         check(Integer(1), Float(1.0), Ordering::Equal);
         check(Integer(1), Float(1.5), Ordering::Less);
         check(Integer(-1), Float(-1.5), Ordering::Greater);

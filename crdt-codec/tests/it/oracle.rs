@@ -14,7 +14,9 @@ type Edits<'a> = Vec<(Place, &'a Edit, &'a [String])>;
 pub(crate) fn shown(ops: &BTreeMap<Place, Op>, definition: &Definition) -> Option<Ipld> {
     let deleted = ops.values().filter(|op| *op.action() == Action::Delete);
     let deleted = deleted.map(Op::life).max().unwrap_or(0);
-    let creates = ops.values().filter(|op| matches!(op.action(), Action::Create { .. }));
+    let creates = ops
+        .values()
+        .filter(|op| matches!(op.action(), Action::Create { .. }));
     let life = creates.map(Op::life).filter(|life| *life > deleted).max()?;
     let edits = ops
         .iter()
@@ -72,7 +74,13 @@ fn field(edits: &Edits<'_>, strategy: Option<&Strategy>) -> Option<Ipld> {
                 Change::Add(value) => Some(value),
                 _ => None,
             });
-            list(added.collect::<BTreeSet<_>>().into_iter().map(Value::to_ipld).collect())
+            list(
+                added
+                    .collect::<BTreeSet<_>>()
+                    .into_iter()
+                    .map(Value::to_ipld)
+                    .collect(),
+            )
         }
         Some(Strategy::Set) => {
             let values: BTreeSet<&Value> = here
@@ -90,7 +98,13 @@ fn field(edits: &Edits<'_>, strategy: Option<&Strategy>) -> Option<Ipld> {
                 })
                 .is_empty()
             };
-            list(values.into_iter().filter(is_in).map(Value::to_ipld).collect())
+            list(
+                values
+                    .into_iter()
+                    .filter(is_in)
+                    .map(Value::to_ipld)
+                    .collect(),
+            )
         }
         Some(Strategy::List) => {
             let elements: BTreeSet<ElementId> = here.iter().filter_map(element).collect();
@@ -113,7 +127,11 @@ fn field(edits: &Edits<'_>, strategy: Option<&Strategy>) -> Option<Ipld> {
         Some(Strategy::Max) => extreme(&here, false),
         Some(Strategy::Min) => extreme(&here, true),
         Some(Strategy::Map(definition)) => {
-            let below = edits.iter().filter(|it| !it.2.is_empty()).copied().collect();
+            let below = edits
+                .iter()
+                .filter(|it| !it.2.is_empty())
+                .copied()
+                .collect();
             let entries = map(&below, Some(definition));
             (!entries.is_empty() || present()).then_some(Ipld::Map(entries))
         }
@@ -142,9 +160,10 @@ fn showing<'a>(edits: &Edits<'a>, reads: impl Fn(&'a Change) -> Option<bool>) ->
     let replaced = |(place, ..): &(Place, &Edit, &[String])| {
         all.iter().any(|(by, edit, _)| {
             let later = by.dot.log == place.dot.log && by.dot.place() > place.dot.place();
-            let saw = edit.seen.iter().any(|dot| {
-                dot.log == place.dot.log && dot.place() >= place.dot.place()
-            });
+            let saw = edit
+                .seen
+                .iter()
+                .any(|dot| dot.log == place.dot.log && dot.place() >= place.dot.place());
             later || saw
         })
     };
@@ -174,7 +193,9 @@ fn extreme(edits: &Edits<'_>, is_min: bool) -> Option<Ipld> {
         Ipld::Float(value) => *value,
         _ => unreachable!("maxima and minima are numbers"),
     };
-    let numbers = edits.iter().filter_map(|it| Some((it.0, of(&it.1.change)?)));
+    let numbers = edits
+        .iter()
+        .filter_map(|it| Some((it.0, of(&it.1.change)?)));
     numbers
         .max_by(|a, b| {
             let order = rank(&a.1).total_cmp(&rank(&b.1));

@@ -143,7 +143,10 @@ fn all_orders_of_seven_ops_agree() {
     world.step(&Step::Put(bob, put("Blues", vec!["jazz".into()], 4)));
     world.step(&Step::Put(carol, put("Green", vec!["pop".into()], 2)));
     world.sync(alice, bob);
-    world.step(&Step::Put(alice, put("Bluest", vec!["folk".into(), "jazz".into()], 6)));
+    world.step(&Step::Put(
+        alice,
+        put("Bluest", vec!["folk".into(), "jazz".into()], 6),
+    ));
     world.step(&Step::Delete(alice));
     world.step(&Step::Put(carol, put("Greener", vec![], 9)));
     world.step(&Step::Put(alice, put("Red", vec!["rock".into()], 1)));
@@ -176,14 +179,23 @@ fn concurrent_saves_keep_the_loser_until_it_is_overwritten() {
     world.sync(alice, bob);
 
     // Stamps are equal; the log id breaks the tie.
-    assert_eq!((ALICE < BOB, place(2, ALICE, 2) < place(2, BOB, 1)), (true, true));
+    assert_eq!(
+        (ALICE < BOB, place(2, ALICE, 2) < place(2, BOB, 1)),
+        (true, true)
+    );
     let state = &world.writers[alice].state;
     assert_eq!(render(state, &definition()), Some(ipld!({"title": "B"})));
     let found = conflicts(state);
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].path, ["title"]);
-    assert_eq!(found[0].winner, (place(2, BOB, 1), Some("B".to_owned().into())));
-    assert_eq!(found[0].losers, [(place(2, ALICE, 2), Some("A".to_owned().into()))]);
+    assert_eq!(
+        found[0].winner,
+        (place(2, BOB, 1), Some("B".to_owned().into()))
+    );
+    assert_eq!(
+        found[0].losers,
+        [(place(2, ALICE, 2), Some("A".to_owned().into()))]
+    );
 
     world.step(&Step::Put(alice, ipld!({"title": "C"})));
     let state = &world.writers[alice].state;
@@ -215,7 +227,10 @@ fn update_of_an_unknown_document_shows_once_its_create_is_known() {
     let mut state = apply_all(&ops[1..]);
     assert_eq!((render(&state, &definition()), state.life()), (None, None));
     JsonCodec::apply(&mut state, &ops[0].0, &ops[0].1);
-    assert_eq!(render(&state, &definition()), Some(ipld!({"title": "Blues"})));
+    assert_eq!(
+        render(&state, &definition()),
+        Some(ipld!({"title": "Blues"}))
+    );
 }
 
 #[test]
@@ -233,7 +248,10 @@ fn update_after_a_delete_revives_nothing() {
 #[test]
 fn creator_is_the_create_of_least_place() {
     let create = |nonce| Op::create(song(), 1, Some([nonce; 16]), vec![]).unwrap();
-    let ops = [(place(5, ALICE, 1), create(1)), (place(4, BOB, 7), create(2))];
+    let ops = [
+        (place(5, ALICE, 1), create(1)),
+        (place(4, BOB, 7), create(2)),
+    ];
     for order in [[0, 1], [1, 0]] {
         let state = apply_all(order.map(|at| ops[at].clone()).iter());
         let creation = state.creation().unwrap();

@@ -64,6 +64,8 @@ pub(crate) struct World {
     pub(crate) ops: BTreeMap<Place, Op>,
     definition: Definition,
     unique: u32,
+    /// Whether few different unique bytes are drawn, so that positions of two writers collide.
+    pub(crate) collide: bool,
 }
 
 /// What a writer does.
@@ -90,6 +92,7 @@ impl World {
             ops: BTreeMap::new(),
             definition: definition(),
             unique: 0,
+            collide: true,
         }
     }
 
@@ -102,7 +105,10 @@ impl World {
     }
 
     pub(crate) fn deliveries(&self) -> Delivery {
-        self.ops.iter().map(|(place, op)| (*place, op.clone())).collect()
+        self.ops
+            .iter()
+            .map(|(place, op)| (*place, op.clone()))
+            .collect()
     }
 
     pub(crate) fn step(&mut self, step: &Step) {
@@ -131,11 +137,15 @@ impl World {
     /// Puts a document and checks that it shows afterwards.
     fn put(&mut self, who: usize, new: &Ipld, is_patch: bool) {
         let Writer { log, state, .. } = self.writers[who].clone();
-        // Few different values, so that positions of two writers do collide.
-        let unique = &mut self.unique;
+        let (unique, collide) = (&mut self.unique, self.collide);
         let unique = || {
             *unique += 1;
-            [7, 7, (*unique / 3) as u8, 0]
+            let drawn = if collide {
+                *unique / 3
+            } else {
+                unique.wrapping_mul(0x9e37_79b9)
+            };
+            drawn.rotate_right(8).to_be_bytes()
         };
         let shown = render(&state, &self.definition);
         let make = if is_patch { patch } else { diff };
@@ -185,7 +195,11 @@ pub(crate) fn expected(old: &Ipld, strategy: Option<&Strategy>, new: &Ipld) -> O
         (None | Some(Strategy::Register), new) => Some(new.clone()),
         (Some(Strategy::Map(definition)), Ipld::Map(new)) => {
             let empty = BTreeMap::new();
-            let old = if let Ipld::Map(old) = old { old } else { &empty };
+            let old = if let Ipld::Map(old) = old {
+                old
+            } else {
+                &empty
+            };
             let names: BTreeSet<_> = old.keys().chain(new.keys()).collect();
             let shown = names.into_iter().filter_map(|name| {
                 let old = old.get(name).unwrap_or(&Ipld::Null);
@@ -278,14 +292,21 @@ pub(crate) fn document() -> impl Generate<Value = Ipld> {
         maybe("verses", items(6).boxed()),
         maybe("best", number().boxed()),
         maybe("worst", number().boxed()),
-        maybe("meta", prop_oneof![4 => meta, 1 => Just(Ipld::Null)].boxed()),
+        maybe(
+            "meta",
+            prop_oneof![4 => meta, 1 => Just(Ipld::Null)].boxed(),
+        ),
     )
         .prop_map(|(a, b, c, d, e, f, g, h, i)| map([a, b, c, d, e, f, g, h, i]))
 }
 
 fn map<const N: usize>(entries: [(String, Option<Ipld>); N]) -> Ipld {
     let entries = entries.into_iter();
-    Ipld::Map(entries.filter_map(|(name, it)| it.map(|it| (name, it))).collect())
+    Ipld::Map(
+        entries
+            .filter_map(|(name, it)| it.map(|it| (name, it)))
+            .collect(),
+    )
 }
 
 pub(crate) fn steps(most: usize) -> impl Generate<Value = Vec<Step>> {

@@ -83,6 +83,8 @@ pub enum Message<'a> {
         thread: u32,
         /// Whether it wants to hear of what comes later.
         subscribe: bool,
+        /// Names the set of key wraps that it keeps.
+        wraps: [u8; SHORT_HASH_BYTES],
         /// Its logs, sorted by id.
         logs: Vec<HaveLog>,
     },
@@ -179,22 +181,47 @@ impl<'a> Message<'a> {
                     encoder.bytes(tag);
                 }
             }
-            Self::Prove { thread, seat, signature } => {
+            Self::Prove {
+                thread,
+                seat,
+                signature,
+            } => {
                 begin(4, 2);
-                encoder.uint((*thread).into()).bytes(&seat.0).bytes(signature);
+                encoder
+                    .uint((*thread).into())
+                    .bytes(&seat.0)
+                    .bytes(signature);
             }
-            Self::Have { thread, subscribe, logs } => {
-                begin(4, 3);
-                encoder.uint((*thread).into()).bool(*subscribe).array(logs.len());
+            Self::Have {
+                thread,
+                subscribe,
+                wraps,
+                logs,
+            } => {
+                begin(5, 3);
+                encoder
+                    .uint((*thread).into())
+                    .bool(*subscribe)
+                    .bytes(wraps)
+                    .array(logs.len());
                 for it in logs {
-                    encoder.array(3).bytes(&it.log.0).uint(it.seq).bytes(&it.hash);
+                    encoder
+                        .array(3)
+                        .bytes(&it.log.0)
+                        .uint(it.seq)
+                        .bytes(&it.hash);
                 }
             }
             Self::Totals { thread, records } => {
                 begin(3, 4);
                 encoder.uint((*thread).into()).uint(*records);
             }
-            Self::Range { thread, log, first, runs } => {
+            Self::Range {
+                thread,
+                log,
+                first,
+                runs,
+            } => {
                 begin(5, 5);
                 encoder.uint((*thread).into());
                 match log {
@@ -220,9 +247,17 @@ impl<'a> Message<'a> {
                     encoder.array(2).uint((*log).into()).uint(*seq);
                 }
             }
-            Self::Branch { thread, log, signature, headers } => {
+            Self::Branch {
+                thread,
+                log,
+                signature,
+                headers,
+            } => {
                 begin(5, 8);
-                encoder.uint((*thread).into()).bytes(&log.0).bytes(signature);
+                encoder
+                    .uint((*thread).into())
+                    .bytes(&log.0)
+                    .bytes(signature);
                 encoder.array(headers.len());
                 for header in headers {
                     encoder.bytes(&header.encode());
@@ -264,8 +299,8 @@ impl<'a> Message<'a> {
         let length = match kind {
             1 | 12 => 2,
             0 | 4 | 6 | 7 | 10 | 11 => 3,
-            2 | 3 | 9 => 4,
-            5 | 8 => 5,
+            2 | 9 => 4,
+            3 | 5 | 8 => 5,
             _ => return Err(out_of_bounds("the kind of a message").into()),
         };
         if count != length {
@@ -284,7 +319,9 @@ fn decode_body<'a>(decoder: &mut Decoder<'a>, kind: u64) -> Result<Message<'a>, 
             let what = "the version of the sync messages";
             return Err(DecodeError::OutOfBounds { offset, what }.into());
         }
-        return Ok(Message::Hello { nonce: *decoder.fixed()? });
+        return Ok(Message::Hello {
+            nonce: *decoder.fixed()?,
+        });
     }
     if kind == 1 {
         let mut tags = Vec::new();
@@ -302,9 +339,18 @@ fn decode_body<'a>(decoder: &mut Decoder<'a>, kind: u64) -> Result<Message<'a>, 
         },
         3 => {
             let subscribe = decoder.bool()?;
-            Message::Have { thread, subscribe, logs: decode_have(decoder)? }
+            let wraps = *decoder.fixed()?;
+            Message::Have {
+                thread,
+                subscribe,
+                wraps,
+                logs: decode_have(decoder)?,
+            }
         }
-        4 => Message::Totals { thread, records: decoder.uint()? },
+        4 => Message::Totals {
+            thread,
+            records: decoder.uint()?,
+        },
         5 => {
             let log = if decoder.peek()? == Kind::Bytes {
                 LogName::New(LogId(*decoder.fixed()?))
@@ -322,7 +368,12 @@ fn decode_body<'a>(decoder: &mut Decoder<'a>, kind: u64) -> Result<Message<'a>, 
             for _ in 0..count / 2 {
                 runs.push(Run::decode(decoder)?);
             }
-            Message::Range { thread, log, first, runs }
+            Message::Range {
+                thread,
+                log,
+                first,
+                runs,
+            }
         }
         6 => {
             let mut wraps = Vec::new();
@@ -346,11 +397,26 @@ fn decode_body<'a>(decoder: &mut Decoder<'a>, kind: u64) -> Result<Message<'a>, 
             for _ in 0..decoder.array_up_to(BRANCH_HEADERS_MAX)? {
                 headers.push(Header::decode(decoder.bytes()?)?);
             }
-            Message::Branch { thread, log, signature, headers }
+            Message::Branch {
+                thread,
+                log,
+                signature,
+                headers,
+            }
         }
-        9 => Message::Question { thread, log: LogId(*decoder.fixed()?), from: decoder.uint()? },
-        10 => Message::Genesis { thread, genesis: decoder.bytes()? },
-        11 => Message::Refused { thread, log: LogId(*decoder.fixed()?) },
+        9 => Message::Question {
+            thread,
+            log: LogId(*decoder.fixed()?),
+            from: decoder.uint()?,
+        },
+        10 => Message::Genesis {
+            thread,
+            genesis: decoder.bytes()?,
+        },
+        11 => Message::Refused {
+            thread,
+            log: LogId(*decoder.fixed()?),
+        },
         _ => Message::UpToDate { thread },
     })
 }
@@ -366,7 +432,10 @@ fn decode_have(decoder: &mut Decoder<'_>) -> Result<Vec<HaveLog>, DecodeError> {
             hash: *decoder.fixed()?,
         };
         if it.seq == 0 || logs.last().is_some_and(|last| last.log >= it.log) {
-            return Err(DecodeError::OutOfBounds { offset, what: "an entry of a vector" });
+            return Err(DecodeError::OutOfBounds {
+                offset,
+                what: "an entry of a vector",
+            });
         }
         logs.push(it);
     }

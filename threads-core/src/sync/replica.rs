@@ -46,7 +46,10 @@ pub struct Joining {
 
 impl fmt::Debug for Joining {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Joining").field("number", &self.number).finish_non_exhaustive()
+        formatter
+            .debug_struct("Joining")
+            .field("number", &self.number)
+            .finish_non_exhaustive()
     }
 }
 
@@ -209,12 +212,16 @@ impl Replica {
                     let thread = Thread::load(view, number, replica.nonce_secret.clone());
                     let thread = thread.map_err(|error| match error {
                         LoadError::Store(error) => error,
-                        other => StoreError::Corrupt { what: other.to_string() },
+                        other => StoreError::Corrupt {
+                            what: other.to_string(),
+                        },
                     })?;
                     (thread.id(), Slot::Open(Box::new(thread)))
                 }
                 Err(error) => {
-                    return Err(StoreError::Corrupt { what: format!("a row of a thread: {error}") });
+                    return Err(StoreError::Corrupt {
+                        what: format!("a row of a thread: {error}"),
+                    });
                 }
             };
             replica.next_number = replica.next_number.max(number + 1);
@@ -246,13 +253,7 @@ impl Replica {
     /// Wishes to join a thread by its ticket; the genesis comes with the first sync.
     ///
     /// Does nothing if the thread is here already.
-    pub fn join(
-        &mut self,
-        id: ThreadId,
-        service: ServiceKey,
-        seat: Seat,
-        changes: &mut Changes,
-    ) {
+    pub fn join(&mut self, id: ThreadId, service: ServiceKey, seat: Seat, changes: &mut Changes) {
         if self.slots.contains_key(&id) {
             return;
         }
@@ -260,7 +261,11 @@ impl Replica {
         self.next_number += 1;
         let row = encode_joining(id, &service, &seat);
         changes.batch.put(Table::Threads, keys::thread(number), row);
-        let joining = Joining { number, service, seat: Some(seat) };
+        let joining = Joining {
+            number,
+            service,
+            seat: Some(seat),
+        };
         self.slots.insert(id, Slot::Joining(Box::new(joining)));
         self.offer();
     }
@@ -310,7 +315,10 @@ impl Replica {
     /// Whether a thread and a peer have told each other everything.
     #[must_use]
     pub fn level(&self, peer: &PeerKey, thread: &ThreadId) -> Level {
-        let matched = self.sessions.get(peer).and_then(|session| session.matched.get(thread));
+        let matched = self
+            .sessions
+            .get(peer)
+            .and_then(|session| session.matched.get(thread));
         match matched {
             None => Level::NotShared,
             Some(matched) if matched.is_level() => Level::Level,
@@ -322,8 +330,13 @@ impl Replica {
     #[must_use]
     pub fn progress(&self, peer: &PeerKey, thread: &ThreadId) -> Option<Progress> {
         let matched = self.sessions.get(peer)?.matched.get(thread)?;
-        let to_send = self.thread(thread).map_or(0, |thread| owed(thread, matched));
-        Some(Progress { to_receive: matched.expected, to_send })
+        let to_send = self
+            .thread(thread)
+            .map_or(0, |thread| owed(thread, matched));
+        Some(Progress {
+            to_receive: matched.expected,
+            to_send,
+        })
     }
 
     /// The seat that a peer proved to hold in a thread.
@@ -335,7 +348,13 @@ impl Replica {
     /// The newest record of a log that a peer said to keep, in this session.
     #[must_use]
     pub fn acked(&self, peer: &PeerKey, thread: &ThreadId, log: &LogId) -> Option<Seq> {
-        self.sessions.get(peer)?.matched.get(thread)?.acked.get(log).copied()
+        self.sessions
+            .get(peer)?
+            .matched
+            .get(thread)?
+            .acked
+            .get(log)
+            .copied()
     }
 
     /// Records of this peer's own log that no other peer ever said to keep.
@@ -344,8 +363,12 @@ impl Replica {
     ///
     /// [`StoreError`] if the store fails.
     pub fn outbox(&self, view: &dyn View, id: &ThreadId) -> Result<u64, StoreError> {
-        let Some(thread) = self.thread(id) else { return Ok(0) };
-        let Some(log) = thread.own_log().and_then(|log| thread.log(&log)) else { return Ok(0) };
+        let Some(thread) = self.thread(id) else {
+            return Ok(0);
+        };
+        let Some(log) = thread.own_log().and_then(|log| thread.log(&log)) else {
+            return Ok(0);
+        };
         let row = view.get(Table::Outbox, &outbox_key(thread, &log.id))?;
         let kept = row.and_then(|row| row.first_chunk().map(|bytes| Seq::from_be_bytes(*bytes)));
         Ok(log.tip.seq - kept.unwrap_or_default().min(log.tip.seq))
@@ -367,7 +390,9 @@ impl Replica {
 
     /// Exchanges vectors with a peer again, for all threads.
     pub fn refresh(&mut self, peer: &PeerKey) {
-        let Some(session) = self.sessions.get_mut(peer) else { return };
+        let Some(session) = self.sessions.get_mut(peer) else {
+            return;
+        };
         for matched in session.matched.values_mut() {
             matched.refresh();
         }
@@ -414,7 +439,10 @@ impl Replica {
     ///
     /// [`SyncError`] names the peer; if [`SyncError::ends_session`], hang up. What the message
     /// changed before the error, if anything, is sound and in `changes`: commit it.
-    #[allow(clippy::too_many_arguments, reason = "one call, all that a step may need")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one call, all that a step may need"
+    )]
     pub fn handle_message(
         &mut self,
         view: &dyn View,
@@ -427,7 +455,15 @@ impl Replica {
     ) -> Result<(), SyncError> {
         let message =
             Message::decode(bytes).map_err(|source| SyncError::Malformed { peer, source })?;
-        let mut step = Step { replica: self, view, peer, now_millis, rng, changes, sink };
+        let mut step = Step {
+            replica: self,
+            view,
+            peer,
+            now_millis,
+            rng,
+            changes,
+            sink,
+        };
         step.handle(message)
     }
 
@@ -441,7 +477,9 @@ impl Replica {
         view: &dyn View,
         peer: &PeerKey,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(session) = self.sessions.get_mut(peer) else { return Ok(None) };
+        let Some(session) = self.sessions.get_mut(peer) else {
+            return Ok(None);
+        };
         if let Some(message) = session.urgent.pop_front() {
             return Ok(Some(message));
         }
@@ -482,9 +520,14 @@ fn offer_in(session: &mut Session, slots: &BTreeMap<ThreadId, Slot>) {
     let named: BTreeSet<_> = session.offered.iter().copied().collect();
     let fresh: Vec<_> = slots.iter().filter(|(id, _)| !named.contains(id)).collect();
     let room = TAGS_MAX - session.offered.len().min(TAGS_MAX);
-    let tags: Vec<_> =
-        fresh.iter().take(room).filter_map(|(_, slot)| session.tag(service_of(slot), true)).collect();
-    session.offered.extend(fresh.iter().take(tags.len()).map(|(id, _)| **id));
+    let tags: Vec<_> = fresh
+        .iter()
+        .take(room)
+        .filter_map(|(_, slot)| session.tag(service_of(slot), true))
+        .collect();
+    session
+        .offered
+        .extend(fresh.iter().take(tags.len()).map(|(id, _)| **id));
     if !tags.is_empty() {
         session.urgent.push_back(Message::Threads { tags }.encode());
     }
@@ -508,12 +551,20 @@ fn match_in(session: &mut Session, slots: &BTreeMap<ThreadId, Slot>) {
         .collect();
     for (number, id) in found {
         let own = session.offered.iter().position(|offered| *offered == id);
-        let Some(own) = own.and_then(|own| u32::try_from(own).ok()) else { continue };
+        let Some(own) = own.and_then(|own| u32::try_from(own).ok()) else {
+            continue;
+        };
         if session.matched.contains_key(&id) {
             continue;
         }
         session.thread_of_number.insert(number, id);
-        session.matched.insert(id, Matched { number: own, ..Matched::default() });
+        session.matched.insert(
+            id,
+            Matched {
+                number: own,
+                ..Matched::default()
+            },
+        );
         let signing = match slots.get(&id) {
             Some(Slot::Open(thread)) => Some(&thread.seat().signing),
             Some(Slot::Joining(joining)) => joining.seat.as_ref().map(|seat| &seat.signing),
@@ -522,7 +573,11 @@ fn match_in(session: &mut Session, slots: &BTreeMap<ThreadId, Slot>) {
         if let (Some(key), Some(statement)) = (signing, session.statement(id, true)) {
             let signature = key.sign_message(&statement);
             let seat = SeatId(key.verifying_key().to_bytes());
-            let prove = Message::Prove { thread: own, seat, signature };
+            let prove = Message::Prove {
+                thread: own,
+                seat,
+                signature,
+            };
             session.urgent.push_back(prove.encode());
         }
         session.wake(id);
@@ -532,8 +587,11 @@ fn match_in(session: &mut Session, slots: &BTreeMap<ThreadId, Slot>) {
 /// Records that are here and that the other side lacks.
 fn owed(thread: &Thread, matched: &Matched) -> u64 {
     let theirs = |log: &LogId| matched.theirs.get(log).copied().unwrap_or_default();
-    let logs = thread.logs().filter(|log| !matched.unwanted.contains(&log.id));
-    logs.map(|log| log.tip.seq.saturating_sub(theirs(&log.id))).sum()
+    let logs = thread
+        .logs()
+        .filter(|log| !matched.unwanted.contains(&log.id));
+    logs.map(|log| log.tip.seq.saturating_sub(theirs(&log.id)))
+        .sum()
 }
 
 fn next_message_while_joining(session: &mut Session, id: ThreadId) -> Option<Vec<u8>> {
@@ -542,7 +600,15 @@ fn next_message_while_joining(session: &mut Session, id: ThreadId) -> Option<Vec
         return None;
     }
     matched.have_sent = true;
-    Some(Message::Have { thread: matched.number, subscribe: true, logs: Vec::new() }.encode())
+    Some(
+        Message::Have {
+            thread: matched.number,
+            subscribe: true,
+            wraps: [0; 8],
+            logs: Vec::new(),
+        }
+        .encode(),
+    )
 }
 
 fn next_message(
@@ -551,7 +617,9 @@ fn next_message(
     view: &dyn View,
 ) -> Result<Option<Vec<u8>>, StoreError> {
     let id = thread.id();
-    let Some(mut matched) = session.matched.remove(&id) else { return Ok(None) };
+    let Some(mut matched) = session.matched.remove(&id) else {
+        return Ok(None);
+    };
     let message = next_in(session, &mut matched, thread, view);
     session.matched.insert(id, matched);
     message
@@ -566,7 +634,13 @@ fn next_in(
     let number = matched.number;
     if !matched.acks.is_empty() {
         let logs = std::mem::take(&mut matched.acks).into_iter().collect();
-        return Ok(Some(Message::Ack { thread: number, logs }.encode()));
+        return Ok(Some(
+            Message::Ack {
+                thread: number,
+                logs,
+            }
+            .encode(),
+        ));
     }
     if !matched.have_sent {
         matched.have_sent = true;
@@ -579,17 +653,33 @@ fn next_in(
                 hash: session.short_hash(&log.tip.id),
             })
             .collect();
-        return Ok(Some(Message::Have { thread: number, subscribe: true, logs }.encode()));
+        return Ok(Some(
+            Message::Have {
+                thread: number,
+                subscribe: true,
+                wraps: thread.wraps_digest(),
+                logs,
+            }
+            .encode(),
+        ));
     }
     // Only who holds a seat is served, and only what he does not have.
-    let may_follow = matched.seat.is_some_and(|seat| thread.governance().role(seat).is_some());
+    let may_follow = matched
+        .seat
+        .is_some_and(|seat| thread.governance().role(seat).is_some());
     if !matched.have_received || !may_follow {
         return Ok(None);
     }
     if matched.theirs.is_empty() && !matched.genesis_sent {
         matched.genesis_sent = true;
         let genesis = thread.genesis().encode();
-        return Ok(Some(Message::Genesis { thread: number, genesis: &genesis }.encode()));
+        return Ok(Some(
+            Message::Genesis {
+                thread: number,
+                genesis: &genesis,
+            }
+            .encode(),
+        ));
     }
     if matched.up_to_date_sent && !matched.subscribed {
         return Ok(None);
@@ -598,21 +688,38 @@ fn next_in(
         matched.totals_sent = true;
         let records = owed(thread, matched);
         if records > 0 {
-            return Ok(Some(Message::Totals { thread: number, records }.encode()));
+            return Ok(Some(
+                Message::Totals {
+                    thread: number,
+                    records,
+                }
+                .encode(),
+            ));
         }
     }
     if let Some(range) = next_range(matched, thread, view, true)? {
         return Ok(Some(range));
     }
-    let wraps: Vec<_> = thread
-        .wraps(view)?
-        .into_iter()
-        .filter(|wrap| !matched.wraps_sent.contains(&(wrap.epoch, wrap.seat)))
-        .take(WRAPS_MAX)
-        .collect();
-    if !wraps.is_empty() {
-        matched.wraps_sent.extend(wraps.iter().map(|wrap| (wrap.epoch, wrap.seat)));
-        return Ok(Some(Message::Wraps { thread: number, wraps }.encode()));
+    if matched.wraps_level != thread.wraps_count() {
+        let wraps: Vec<_> = thread
+            .wraps(view)?
+            .into_iter()
+            .filter(|wrap| !matched.wraps_sent.contains(&(wrap.epoch, wrap.seat)))
+            .take(WRAPS_MAX)
+            .collect();
+        if !wraps.is_empty() {
+            matched
+                .wraps_sent
+                .extend(wraps.iter().map(|wrap| (wrap.epoch, wrap.seat)));
+            return Ok(Some(
+                Message::Wraps {
+                    thread: number,
+                    wraps,
+                }
+                .encode(),
+            ));
+        }
+        matched.wraps_level = thread.wraps_count();
     }
     if let Some(range) = next_range(matched, thread, view, false)? {
         return Ok(Some(range));
@@ -653,7 +760,9 @@ fn next_range(
     };
     let mut runs: Vec<Run<'_>> = Vec::new();
     let Some((first, _)) = rows.first() else {
-        return Err(StoreError::Corrupt { what: format!("log {} lacks its last records", log.id) });
+        return Err(StoreError::Corrupt {
+            what: format!("log {} lacks its last records", log.id),
+        });
     };
     let mut last = 0;
     for (at, row) in &rows {
@@ -672,7 +781,12 @@ fn next_range(
             LogName::New(log.id)
         }
     };
-    let message = Message::Range { thread: matched.number, log: name, first: *first, runs };
+    let message = Message::Range {
+        thread: matched.number,
+        log: name,
+        first: *first,
+        runs,
+    };
     let message = message.encode();
     matched.theirs.insert(log.id, last);
     Ok(Some(message))
@@ -696,27 +810,45 @@ impl Step<'_, '_> {
             Message::Hello { nonce } => {
                 let session = self.session("a message")?;
                 if session.remote_nonce.replace(nonce).is_some() {
-                    return Err(SyncError::OutOfTurn { peer, what: "a second hello" });
+                    return Err(SyncError::OutOfTurn {
+                        peer,
+                        what: "a second hello",
+                    });
                 }
-                let Replica { sessions, slots, .. } = &mut *self.replica;
+                let Replica {
+                    sessions, slots, ..
+                } = &mut *self.replica;
                 if let Some(session) = sessions.get_mut(&peer) {
                     offer_in(session, slots);
                 }
                 Ok(())
             }
             Message::Threads { tags } => {
-                let Replica { sessions, slots, .. } = &mut *self.replica;
-                let session = sessions.get_mut(&peer).filter(|it| it.remote_nonce.is_some());
-                let session =
-                    session.ok_or(SyncError::OutOfTurn { peer, what: "tags before hello" })?;
+                let Replica {
+                    sessions, slots, ..
+                } = &mut *self.replica;
+                let session = sessions
+                    .get_mut(&peer)
+                    .filter(|it| it.remote_nonce.is_some());
+                let session = session.ok_or(SyncError::OutOfTurn {
+                    peer,
+                    what: "tags before hello",
+                })?;
                 if session.tags.len() + tags.len() > TAGS_MAX {
-                    return Err(SyncError::TooMany { peer, what: "threads" });
+                    return Err(SyncError::TooMany {
+                        peer,
+                        what: "threads",
+                    });
                 }
                 session.tags.extend(tags);
                 match_in(session, slots);
                 Ok(())
             }
-            Message::Prove { thread, seat, signature } => {
+            Message::Prove {
+                thread,
+                seat,
+                signature,
+            } => {
                 let id = self.thread_id(thread)?;
                 let session = self.session("a proof")?;
                 if !session.proves(id, seat, &signature) {
@@ -726,18 +858,31 @@ impl Step<'_, '_> {
                 self.wake(id);
                 Ok(())
             }
-            Message::Have { thread, subscribe, logs } => self.have(thread, subscribe, &logs),
+            Message::Have {
+                thread,
+                subscribe,
+                wraps,
+                logs,
+            } => self.have(thread, subscribe, wraps, &logs),
             Message::Totals { thread, records } => {
                 let id = self.thread_id(thread)?;
                 self.matched(id)?.expected = records;
                 Ok(())
             }
-            Message::Range { thread, log, first, runs } => self.range(thread, log, first, &runs),
+            Message::Range {
+                thread,
+                log,
+                first,
+                runs,
+            } => self.range(thread, log, first, &runs),
             Message::Wraps { thread, wraps } => self.wraps(thread, &wraps),
             Message::Ack { thread, logs } => self.ack(thread, &logs),
-            Message::Branch { thread, log, signature, headers } => {
-                self.branch(thread, log, signature, headers)
-            }
+            Message::Branch {
+                thread,
+                log,
+                signature,
+                headers,
+            } => self.branch(thread, log, signature, headers),
             Message::Question { thread, log, from } => self.question(thread, log, from),
             Message::Genesis { thread, genesis } => self.genesis(thread, genesis),
             Message::Refused { thread, log } => {
@@ -761,7 +906,10 @@ impl Step<'_, '_> {
         let session = self.replica.sessions.get_mut(&peer);
         let session = session.ok_or(SyncError::OutOfTurn { peer, what })?;
         if session.urgent.len() > URGENT_MAX {
-            return Err(SyncError::TooMany { peer, what: "questions" });
+            return Err(SyncError::TooMany {
+                peer,
+                what: "questions",
+            });
         }
         Ok(session)
     }
@@ -770,13 +918,19 @@ impl Step<'_, '_> {
         let peer = self.peer;
         let session = self.session("a thread's message")?;
         let id = session.thread_of_number.get(&number).copied();
-        id.ok_or(SyncError::OutOfTurn { peer, what: "a message of a thread that is not shared" })
+        id.ok_or(SyncError::OutOfTurn {
+            peer,
+            what: "a message of a thread that is not shared",
+        })
     }
 
     fn matched(&mut self, id: ThreadId) -> Result<&mut Matched, SyncError> {
         let peer = self.peer;
         let matched = self.session("a thread's message")?.matched.get_mut(&id);
-        matched.ok_or(SyncError::OutOfTurn { peer, what: "a message of a thread that is not shared" })
+        matched.ok_or(SyncError::OutOfTurn {
+            peer,
+            what: "a message of a thread that is not shared",
+        })
     }
 
     fn wake(&mut self, id: ThreadId) {
@@ -785,7 +939,13 @@ impl Step<'_, '_> {
         }
     }
 
-    fn have(&mut self, number: u32, subscribe: bool, logs: &[HaveLog]) -> Result<(), SyncError> {
+    fn have(
+        &mut self,
+        number: u32,
+        subscribe: bool,
+        wraps: [u8; 8],
+        logs: &[HaveLog],
+    ) -> Result<(), SyncError> {
         let id = self.thread_id(number)?;
         let peer = self.peer;
         let mut forked = Vec::new();
@@ -795,9 +955,12 @@ impl Step<'_, '_> {
             let session = self.replica.sessions.get(&peer);
             let hash = |it: &HaveLog| session.map(|session| (session, it.hash));
             for it in logs {
-                let Some(log) = thread.log(&it.log) else { continue };
+                let Some(log) = thread.log(&it.log) else {
+                    continue;
+                };
                 let differs = log.tip.seq == it.seq
-                    && hash(it).is_some_and(|(session, hash)| session.short_hash(&log.tip.id) != hash);
+                    && hash(it)
+                        .is_some_and(|(session, hash)| session.short_hash(&log.tip.id) != hash);
                 if differs {
                     forked.push((it.log, it.seq));
                 }
@@ -808,7 +971,13 @@ impl Step<'_, '_> {
             thread.publish(self.changes);
             thread.retire_log(self.changes);
         }
+        let wraps_level = self
+            .replica
+            .thread(&id)
+            .filter(|thread| thread.wraps_digest() == wraps)
+            .map(Thread::wraps_count);
         let matched = self.matched(id)?;
+        matched.wraps_level = wraps_level.unwrap_or(usize::MAX);
         matched.have_received = true;
         matched.subscribed = subscribe;
         matched.theirs = logs.iter().map(|it| (it.log, it.seq)).collect();
@@ -845,7 +1014,10 @@ impl Step<'_, '_> {
             LogName::Known(number) => {
                 let log = matched.named_in.get(number as usize).copied();
                 let what = "a range of a log that was not named";
-                (log.ok_or(SyncError::OutOfTurn { peer, what })?, number as usize)
+                (
+                    log.ok_or(SyncError::OutOfTurn { peer, what })?,
+                    number as usize,
+                )
             }
         };
         // A log whose range was refused is not looked at again in this session.
@@ -853,14 +1025,25 @@ impl Step<'_, '_> {
             return Ok(());
         }
         let Some(Slot::Open(thread)) = self.replica.slots.get_mut(&id) else {
-            return Err(SyncError::OutOfTurn { peer, what: "a range before the genesis" });
+            return Err(SyncError::OutOfTurn {
+                peer,
+                what: "a range before the genesis",
+            });
         };
         let mut at = first;
         let (mut stored, mut admitted) = (0, 0);
         let mut outcome = Ok(());
         for run in runs {
             let mut sink = |opened: &Opened<'_>| (self.sink)(id, opened);
-            match thread.receive(self.view, log, at, *run, self.now_millis, self.changes, &mut sink) {
+            match thread.receive(
+                self.view,
+                log,
+                at,
+                *run,
+                self.now_millis,
+                self.changes,
+                &mut sink,
+            ) {
                 Ok(received) => {
                     stored += received.stored;
                     admitted += received.admitted;
@@ -913,10 +1096,20 @@ impl Step<'_, '_> {
                 matched.refresh();
                 None
             }
-            ReceiveError::Refused { source: VerifyError::NotSigned { .. }, .. } => {
+            ReceiveError::Refused {
+                source: VerifyError::NotSigned { .. },
+                ..
+            } => {
                 matched.refused.insert(log);
                 matched.asked.insert(log, tip.max(1));
-                Some(Message::Question { thread, log, from: tip.max(1) }.encode())
+                Some(
+                    Message::Question {
+                        thread,
+                        log,
+                        from: tip.max(1),
+                    }
+                    .encode(),
+                )
             }
             ReceiveError::Refused { .. } | ReceiveError::Forked { .. } => {
                 matched.refused.insert(log);
@@ -927,17 +1120,24 @@ impl Step<'_, '_> {
             self.session("a range")?.urgent.push_back(answer);
         }
         self.wake(id);
-        Err(SyncError::Range { peer, thread: id, source })
+        Err(SyncError::Range {
+            peer,
+            thread: id,
+            source,
+        })
     }
 
     /// New logs may have been opened: what peers have of them was refused before.
     fn after_governance(&mut self, id: ThreadId) -> Result<(), SyncError> {
-        let governed = self.changes.events.contains(&ThreadEvent::GovernanceChanged);
+        let governed = self
+            .changes
+            .events
+            .contains(&ThreadEvent::GovernanceChanged);
         if !governed {
             return Ok(());
         }
         if let Some(Slot::Open(thread)) = self.replica.slots.get_mut(&id) {
-            thread.wrap_missing(self.view, self.rng, self.changes)?;
+            thread.wrap_missing(self.rng, self.changes);
         }
         for session in self.replica.sessions.values_mut() {
             if let Some(matched) = session.matched.get_mut(&id)
@@ -954,7 +1154,10 @@ impl Step<'_, '_> {
         let peer = self.peer;
         let id = self.thread_id(number)?;
         let Some(Slot::Open(thread)) = self.replica.slots.get_mut(&id) else {
-            return Err(SyncError::OutOfTurn { peer, what: "keys before the genesis" });
+            return Err(SyncError::OutOfTurn {
+                peer,
+                what: "keys before the genesis",
+            });
         };
         let mut refused = None;
         let mut news = false;
@@ -967,12 +1170,18 @@ impl Step<'_, '_> {
             }
         }
         let matched = self.matched(id)?;
-        matched.wraps_sent.extend(wraps.iter().map(|wrap| (wrap.epoch, wrap.seat)));
+        matched
+            .wraps_sent
+            .extend(wraps.iter().map(|wrap| (wrap.epoch, wrap.seat)));
         if news {
             self.replica.touched(id);
         }
         match refused {
-            Some(source) => Err(SyncError::Wrap { peer, thread: id, source }),
+            Some(source) => Err(SyncError::Wrap {
+                peer,
+                thread: id,
+                source,
+            }),
             None => Ok(()),
         }
     }
@@ -989,16 +1198,22 @@ impl Step<'_, '_> {
             matched.acked.insert(log, *seq);
             kept.push((log, *seq));
         }
-        let Some(thread) = self.replica.thread(&id) else { return Ok(()) };
+        let Some(thread) = self.replica.thread(&id) else {
+            return Ok(());
+        };
         for (log, seq) in kept {
-            let Some(tip) = thread.log(&log).map(|log| log.tip.seq) else { continue };
+            let Some(tip) = thread.log(&log).map(|log| log.tip.seq) else {
+                continue;
+            };
             if thread.own_log() == Some(log) && seq <= tip {
                 let key = outbox_key(thread, &log);
                 let overlay = Overlay::new(self.view, &self.changes.batch);
                 let known = overlay.get(Table::Outbox, &key)?;
                 let known = known.and_then(|row| row.first_chunk().copied());
                 if known.is_none_or(|known| Seq::from_be_bytes(known) < seq) {
-                    self.changes.batch.put(Table::Outbox, key, seq.to_be_bytes().to_vec());
+                    self.changes
+                        .batch
+                        .put(Table::Outbox, key, seq.to_be_bytes().to_vec());
                 }
             }
         }
@@ -1009,19 +1224,30 @@ impl Step<'_, '_> {
         let id = self.thread_id(number)?;
         let matched = self.matched(id)?;
         let thread_number = matched.number;
-        let Some(seat) = matched.seat else { return Ok(()) };
-        let Some(thread) = self.replica.thread(&id) else { return Ok(()) };
+        let Some(seat) = matched.seat else {
+            return Ok(());
+        };
+        let Some(thread) = self.replica.thread(&id) else {
+            return Ok(());
+        };
         if thread.governance().role(seat).is_none() {
             return Ok(());
         }
-        let Some(head) = thread.log(&log).and_then(|log| log.head) else { return Ok(()) };
+        let Some(head) = thread.log(&log).and_then(|log| log.head) else {
+            return Ok(());
+        };
         let span = crate::fork::BRANCH_HEADERS_MAX as u64;
         if from == 0 || from > head.seq || head.seq - from >= span {
             return Ok(());
         }
         let headers = thread.headers(self.view, &log, from, head.seq)?;
         let signature = head.signature;
-        let branch = Message::Branch { thread: thread_number, log, signature, headers };
+        let branch = Message::Branch {
+            thread: thread_number,
+            log,
+            signature,
+            headers,
+        };
         let branch = branch.encode();
         self.session("a question")?.urgent.push_back(branch);
         Ok(())
@@ -1039,9 +1265,15 @@ impl Step<'_, '_> {
         let what = "an answer that was not asked for";
         let asked = self.matched(id)?.asked.remove(&log);
         let asked = asked.ok_or(SyncError::OutOfTurn { peer, what })?;
-        let Some(thread) = self.replica.thread(&id) else { return Ok(()) };
-        let Some(own) = thread.log(&log).and_then(|log| log.head) else { return Ok(()) };
-        let Some(last) = headers.last() else { return Ok(()) };
+        let Some(thread) = self.replica.thread(&id) else {
+            return Ok(());
+        };
+        let Some(own) = thread.log(&log).and_then(|log| log.head) else {
+            return Ok(());
+        };
+        let Some(last) = headers.last() else {
+            return Ok(());
+        };
         let theirs = SignedHead {
             thread: id,
             log,
@@ -1051,9 +1283,19 @@ impl Step<'_, '_> {
         };
         let ours = thread.headers(self.view, &log, asked, own.seq)?;
         // The proof begins where the branches part.
-        let same = ours.iter().zip(&headers).take_while(|(a, b)| a == b).count();
-        let ours = Branch { head: own, headers: ours.into_iter().skip(same).collect() };
-        let theirs = Branch { head: theirs, headers: headers.into_iter().skip(same).collect() };
+        let same = ours
+            .iter()
+            .zip(&headers)
+            .take_while(|(a, b)| a == b)
+            .count();
+        let ours = Branch {
+            head: own,
+            headers: ours.into_iter().skip(same).collect(),
+        };
+        let theirs = Branch {
+            head: theirs,
+            headers: headers.into_iter().skip(same).collect(),
+        };
         if let Ok(proof) = ForkProof::new(ours, theirs) {
             thread.keep_fork(proof, self.changes);
             if thread.own_log() == Some(log)
@@ -1076,7 +1318,9 @@ impl Step<'_, '_> {
         if ThreadId::of(genesis) != id {
             return Err(SyncError::WrongGenesis { peer });
         }
-        let Some(seat) = joining.seat.take() else { return Ok(()) };
+        let Some(seat) = joining.seat.take() else {
+            return Ok(());
+        };
         let (number, service) = (joining.number, joining.service.clone());
         let secret = self.replica.nonce_secret.clone();
         let thread = Thread::join(number, id, genesis, service, seat, secret, self.changes)
@@ -1123,5 +1367,12 @@ fn decode_joining(
     let kem = AgreementKey::from_secret_bytes(decoder.fixed()?)?;
     let finished: Result<(), DecodeError> = decoder.finish();
     finished?;
-    Ok(Some((id, Joining { number, service, seat: Some(Seat { signing, kem }) })))
+    Ok(Some((
+        id,
+        Joining {
+            number,
+            service,
+            seat: Some(Seat { signing, kem }),
+        },
+    )))
 }

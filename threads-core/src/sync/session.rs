@@ -50,6 +50,8 @@ pub(super) struct Matched {
     /// What the next acknowledgement says, by the other side's log numbers.
     pub(super) acks: BTreeMap<u32, Seq>,
     pub(super) wraps_sent: BTreeSet<(EpochId, SeatId)>,
+    /// How many wraps were here when the other side last had them all.
+    pub(super) wraps_level: usize,
     pub(super) genesis_sent: bool,
     pub(super) totals_sent: bool,
     pub(super) up_to_date_sent: bool,
@@ -96,8 +98,8 @@ impl Session {
     /// The tag by which one side names a thread.
     pub(super) fn tag(&self, service: &ServiceKey, own: bool) -> Option<Tag> {
         let binding = self.binding()?;
-        let mut mac =
-            <Hmac<Sha256> as KeyInit>::new_from_slice(service.expose()).expect("HMAC takes any key length");
+        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(service.expose())
+            .expect("HMAC takes any key length");
         mac.update(&Label::THREAD_TAG.message(&[&binding, &self.side(own)]));
         mac.finalize().into_bytes().first_chunk().copied()
     }
@@ -109,7 +111,9 @@ impl Session {
     }
 
     pub(super) fn proves(&self, thread: ThreadId, seat: SeatId, signature: &[u8; 64]) -> bool {
-        let Some(statement) = self.statement(thread, false) else { return false };
+        let Some(statement) = self.statement(thread, false) else {
+            return false;
+        };
         let key = VerifyingKey::from_bytes(&seat.0);
         key.is_ok_and(|key| key.verify_message(&statement, signature).is_ok())
     }
@@ -118,7 +122,9 @@ impl Session {
     pub(super) fn short_hash(&self, id: &RecordId) -> [u8; SHORT_HASH_BYTES] {
         let binding = self.binding().unwrap_or_default();
         let hash = Label::SHORT_HEAD_HASH.hash(&[&binding, &id.0]);
-        *hash.first_chunk().expect("a hash is longer than its short form")
+        *hash
+            .first_chunk()
+            .expect("a hash is longer than its short form")
     }
 
     pub(super) fn wake(&mut self, thread: ThreadId) {

@@ -16,7 +16,7 @@ use crate::fork::{Branch, ForkProof};
 use crate::frontier::Frontier;
 use crate::store::{Overlay, StoreError, Table, View, scan_prefix};
 use crate::{
-    EpochId, KeyRef, RecordId, RecordRef, Record, Run, SeatId, Sealer, Tip, VerifiedRun,
+    EpochId, KeyRef, Record, RecordId, RecordRef, Run, Sealer, SeatId, Tip, VerifiedRun,
     VerifyError, keys,
 };
 
@@ -103,7 +103,10 @@ impl Thread {
     /// # Errors
     ///
     /// [`ReceiveError`]; nothing changed, but for evidence in `changes`.
-    #[allow(clippy::too_many_arguments, reason = "one call, six unlike things, no state to group")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one call, six unlike things, no state to group"
+    )]
     pub fn receive(
         &mut self,
         view: &dyn View,
@@ -114,8 +117,16 @@ impl Thread {
         changes: &mut Changes,
         sink: Sink<'_>,
     ) -> Result<Received, ReceiveError> {
-        let mut admission = Admission { view, now_millis, changes, sink };
-        let entry = self.logs.get(&log).ok_or(ReceiveError::UnknownLog { log })?;
+        let mut admission = Admission {
+            view,
+            now_millis,
+            changes,
+            sink,
+        };
+        let entry = self
+            .logs
+            .get(&log)
+            .ok_or(ReceiveError::UnknownLog { log })?;
         let known = entry.tip.seq;
         let last = first.saturating_add(run.count() as u64).saturating_sub(1);
         if first == 0 || first > known + 1 {
@@ -148,7 +159,10 @@ impl Thread {
         if admitted > 0 {
             admitted += self.release_with(&mut admission)?;
         }
-        Ok(Received { stored: last - known, admitted })
+        Ok(Received {
+            stored: last - known,
+            admitted,
+        })
     }
 
     /// Lets in what waited and waits no longer: call when time has passed, and after loading.
@@ -163,7 +177,12 @@ impl Thread {
         changes: &mut Changes,
         sink: Sink<'_>,
     ) -> Result<u64, StoreError> {
-        self.release_with(&mut Admission { view, now_millis, changes, sink })
+        self.release_with(&mut Admission {
+            view,
+            now_millis,
+            changes,
+            sink,
+        })
     }
 
     /// The earliest time at which a record that is held for its stamp may come in.
@@ -173,7 +192,9 @@ impl Thread {
             Some(Parked::Time(stamp)) => Some(stamp),
             _ => None,
         });
-        stamps.min().map(|stamp| stamp.millis().saturating_sub(SKEW_MILLIS_MAX))
+        stamps
+            .min()
+            .map(|stamp| stamp.millis().saturating_sub(SKEW_MILLIS_MAX))
     }
 
     /// Records that were put aside, with the reason, oldest first within each log.
@@ -181,24 +202,26 @@ impl Thread {
     /// # Errors
     ///
     /// [`StoreError`] if the store fails.
-    pub fn quarantined(
-        &self,
-        view: &dyn View,
-    ) -> Result<Vec<(RecordRef, Quarantine)>, StoreError> {
+    pub fn quarantined(&self, view: &dyn View) -> Result<Vec<(RecordRef, Quarantine)>, StoreError> {
         let mut found = Vec::new();
-        scan_prefix(view, Table::Parked, &keys::thread(self.number), &mut |_, row| {
-            let mut decoder = Decoder::new(row);
-            let mut read = || -> Result<_, leno_crdt_codec::cbor::DecodeError> {
-                decoder.array_of(2)?;
-                Ok((RecordRef::decode(&mut decoder)?, decoder.uint()?))
-            };
-            if let Ok((record, reason)) = read()
-                && let Some(reason) = Quarantine::from_number(reason)
-            {
-                found.push((record, reason));
-            }
-            std::ops::ControlFlow::Continue(())
-        })?;
+        scan_prefix(
+            view,
+            Table::Parked,
+            &keys::thread(self.number),
+            &mut |_, row| {
+                let mut decoder = Decoder::new(row);
+                let mut read = || -> Result<_, leno_crdt_codec::cbor::DecodeError> {
+                    decoder.array_of(2)?;
+                    Ok((RecordRef::decode(&mut decoder)?, decoder.uint()?))
+                };
+                if let Ok((record, reason)) = read()
+                    && let Some(reason) = Quarantine::from_number(reason)
+                {
+                    found.push((record, reason));
+                }
+                std::ops::ControlFlow::Continue(())
+            },
+        )?;
         Ok(found)
     }
 
@@ -212,7 +235,9 @@ impl Thread {
     pub(super) fn save_log(&self, log: LogId, changes: &mut Changes) {
         if let Some(entry) = self.logs.get(&log) {
             let key = keys::log(self.number, entry.number);
-            changes.batch.put(Table::Logs, key, entry.encode(log, &self.numbers));
+            changes
+                .batch
+                .put(Table::Logs, key, entry.encode(log, &self.numbers));
         }
     }
 
@@ -250,8 +275,14 @@ impl Thread {
             ours.remove(0);
             theirs.remove(0);
         }
-        let ours = Branch { head, headers: ours };
-        let theirs = Branch { head: *run.head(), headers: theirs };
+        let ours = Branch {
+            head,
+            headers: ours,
+        };
+        let theirs = Branch {
+            head: *run.head(),
+            headers: theirs,
+        };
         let Ok(proof) = ForkProof::new(ours, theirs) else {
             return Ok(());
         };
@@ -262,12 +293,11 @@ impl Thread {
 
     /// Keeps the evidence of a fork, once per log and place.
     pub(crate) fn keep_fork(&self, proof: ForkProof, changes: &mut Changes) {
-        let key = keys::suffixed(
-            self.number,
-            &[&proof.log().0, &proof.seq().to_be_bytes()],
-        );
+        let key = keys::suffixed(self.number, &[&proof.log().0, &proof.seq().to_be_bytes()]);
         changes.batch.put(Table::Evidence, key, proof.encode());
-        changes.events.push(ThreadEvent::Forked { log: proof.log() });
+        changes
+            .events
+            .push(ThreadEvent::Forked { log: proof.log() });
         changes.forks.push(proof);
     }
 
@@ -277,7 +307,9 @@ impl Thread {
             let ready: Vec<LogId> = self
                 .logs
                 .iter()
-                .filter(|(_, log)| log.admitted < log.tip.seq && self.is_ready(log, admission.now_millis))
+                .filter(|(_, log)| {
+                    log.admitted < log.tip.seq && self.is_ready(log, admission.now_millis)
+                })
                 .map(|(id, _)| *id)
                 .collect();
             let mut progress = 0;
@@ -294,9 +326,10 @@ impl Thread {
     fn is_ready(&self, log: &Log, now_millis: u64) -> bool {
         match log.parked {
             None => true,
-            Some(Parked::Dep(it) | Parked::Control(it)) => {
-                self.logs.get(&it.log).is_some_and(|named| named.admitted >= it.seq)
-            }
+            Some(Parked::Dep(it) | Parked::Control(it)) => self
+                .logs
+                .get(&it.log)
+                .is_some_and(|named| named.admitted >= it.seq),
             Some(Parked::Time(stamp)) => {
                 stamp.millis() <= now_millis.saturating_add(SKEW_MILLIS_MAX)
             }
@@ -305,11 +338,7 @@ impl Thread {
     }
 
     /// Admits what rests in the store and was not admitted yet.
-    fn resume(
-        &mut self,
-        admission: &mut Admission<'_, '_>,
-        id: LogId,
-    ) -> Result<u64, StoreError> {
+    fn resume(&mut self, admission: &mut Admission<'_, '_>, id: LogId) -> Result<u64, StoreError> {
         let mut admitted = 0;
         loop {
             let Some(entry) = self.logs.get(&id) else {
@@ -387,11 +416,18 @@ impl Thread {
                 }
                 Judgement::Waits(parked) => {
                     log.parked = Some(parked);
-                    admission.changes.events.push(ThreadEvent::Waits { log: id, parked });
+                    admission
+                        .changes
+                        .events
+                        .push(ThreadEvent::Waits { log: id, parked });
                     break;
                 }
                 Judgement::Bad(reason) => {
-                    let record = RecordRef { log: id, seq: record.seq, id: record.id };
+                    let record = RecordRef {
+                        log: id,
+                        seq: record.seq,
+                        id: record.id,
+                    };
                     self.quarantine(record, log.number, reason, admission.changes);
                 }
             }
@@ -403,7 +439,11 @@ impl Thread {
         if admitted > 0 {
             self.admissions += 1;
             let (log, seq) = (id, log.admitted);
-            let event = ThreadEvent::Admitted { log, seq, records: admitted };
+            let event = ThreadEvent::Admitted {
+                log,
+                seq,
+                records: admitted,
+            };
             admission.changes.events.push(event);
         }
         Ok(admitted)
@@ -413,7 +453,9 @@ impl Thread {
         if log.is_control {
             return SeatId(id.0);
         }
-        self.governance.opening(&id).map_or(SeatId(id.0), |opening| opening.seat)
+        self.governance
+            .opening(&id)
+            .map_or(SeatId(id.0), |opening| opening.seat)
     }
 
     fn quarantine(
@@ -429,7 +471,9 @@ impl Thread {
         encoder.uint(reason.number());
         let key = keys::record(self.number, log_number, record.seq);
         changes.batch.put(Table::Parked, key, encoder.into_vec());
-        changes.events.push(ThreadEvent::Quarantined { record, reason });
+        changes
+            .events
+            .push(ThreadEvent::Quarantined { record, reason });
     }
 
     /// Judges a record by the facts that it names. See the rules in `docs/format.md`, "Admission".
@@ -456,8 +500,15 @@ impl Thread {
             .map(|it| (it, true))
             .chain(record.deps.iter().map(|it| (it, false)))
         {
-            let waits = if is_control { Parked::Control(*it) } else { Parked::Dep(*it) };
-            let Some(named) = self.logs.get(&it.log).filter(|named| named.admitted >= it.seq)
+            let waits = if is_control {
+                Parked::Control(*it)
+            } else {
+                Parked::Dep(*it)
+            };
+            let Some(named) = self
+                .logs
+                .get(&it.log)
+                .filter(|named| named.admitted >= it.seq)
             else {
                 return Ok(Judgement::Waits(waits));
             };
@@ -483,7 +534,10 @@ impl Thread {
     }
 
     /// Opens a data record's body and hands it on; returns why not, if it is the record's fault.
-    #[allow(clippy::too_many_arguments, reason = "the hot path borrows its parts separately")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the hot path borrows its parts separately"
+    )]
     fn take_data(
         &mut self,
         admission: &mut Admission<'_, '_>,
@@ -498,20 +552,34 @@ impl Thread {
             return Some(Quarantine::Malformed);
         };
         if sealer.as_ref().is_none_or(|(of, _)| *of != epoch) {
-            if self.governance.epoch(&epoch).is_none_or(|it| it.domain != domain) {
+            if self
+                .governance
+                .epoch(&epoch)
+                .is_none_or(|it| it.domain != domain)
+            {
                 return Some(Quarantine::NoSuchEpoch);
             }
-            *sealer = self.sealer(id, Some(epoch)).cloned().map(|sealer| (epoch, sealer));
+            *sealer = self
+                .sealer(id, Some(epoch))
+                .cloned()
+                .map(|sealer| (epoch, sealer));
         }
         let Some((_, sealer)) = sealer else {
             log.gap = log.gap.or(Some(record.seq));
             return None;
         };
-        if sealer.open(context, record.body, &mut self.scratch).is_err() {
+        if sealer
+            .open(context, record.body, &mut self.scratch)
+            .is_err()
+        {
             return Some(Quarantine::DoesNotOpen);
         }
         (admission.sink)(&Opened {
-            record: RecordRef { log: id, seq: record.seq, id: record.id },
+            record: RecordRef {
+                log: id,
+                seq: record.seq,
+                id: record.id,
+            },
             stamp: record.stamp,
             seat,
             domain,
@@ -542,17 +610,32 @@ impl Thread {
             Err(ControlError::Unknown) => return Judgement::Waits(Parked::Version),
             Err(_) => return Judgement::Bad(Quarantine::Malformed),
         };
-        let place = RecordRef { log: id, seq: record.seq, id: record.id };
+        let place = RecordRef {
+            log: id,
+            seq: record.seq,
+            id: record.id,
+        };
         past.raise(id, record.seq);
-        let control = ControlRecord { place, stamp: record.stamp, past: past.clone(), ops };
+        let control = ControlRecord {
+            place,
+            stamp: record.stamp,
+            past: past.clone(),
+            ops,
+        };
         let changed = self.apply_control(&control);
         if changed {
-            admission.changes.events.push(ThreadEvent::GovernanceChanged);
+            admission
+                .changes
+                .events
+                .push(ThreadEvent::GovernanceChanged);
         }
         let roster = match (record.roster, record.key) {
-            (Some(sealed), KeyRef::Control { roster: Some(epoch) }) => {
-                self.open_roster(id, epoch, sealed, context)
-            }
+            (
+                Some(sealed),
+                KeyRef::Control {
+                    roster: Some(epoch),
+                },
+            ) => self.open_roster(id, epoch, sealed, context),
             _ => None,
         };
         if roster.is_none() && record.roster.is_some() {
@@ -591,7 +674,9 @@ impl Thread {
         };
         let role = self.governance.role(author);
         ops.retain(|op| match op {
-            RosterOp::Seat { seat, .. } => *seat == author || role.is_some_and(|it| it <= Role::Admin),
+            RosterOp::Seat { seat, .. } => {
+                *seat == author || role.is_some_and(|it| it <= Role::Admin)
+            }
             RosterOp::Name(_) => role.is_some_and(|it| it <= Role::Admin),
             RosterOp::Fact { .. } => role.is_some_and(Role::writes),
         });

@@ -38,7 +38,11 @@ struct Draft {
 
 impl DataWriter {
     pub(super) fn new(key: SigningKey, incarnation: u64) -> Self {
-        Self { key, incarnation, draft: None }
+        Self {
+            key,
+            incarnation,
+            draft: None,
+        }
     }
 
     pub(super) fn log(&self) -> LogId {
@@ -48,7 +52,10 @@ impl DataWriter {
 
 impl fmt::Debug for DataWriter {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("DataWriter").field("log", &self.log()).finish_non_exhaustive()
+        formatter
+            .debug_struct("DataWriter")
+            .field("log", &self.log())
+            .finish_non_exhaustive()
     }
 }
 
@@ -112,7 +119,9 @@ impl Thread {
         changes: &mut Changes,
     ) -> Result<Appended, AppendError> {
         if content.len() >= PLAINTEXT_BYTES_MAX {
-            return Err(AppendError::BodyTooLarge { bytes: content.len() });
+            return Err(AppendError::BodyTooLarge {
+                bytes: content.len(),
+            });
         }
         let epoch = self.sealing_epoch(domain)?;
         if self.writer.is_none() {
@@ -121,9 +130,13 @@ impl Thread {
         let stamp = self.next_stamp(now_millis)?;
         self.ready_draft(epoch, content.len(), changes);
         let refs = self.news_for_draft(view, changes)?;
-        let Some(writer) = &mut self.writer else { return Err(AppendError::NotWriter) };
+        let Some(writer) = &mut self.writer else {
+            return Err(AppendError::NotWriter);
+        };
         let log = writer.log();
-        let Some(draft) = &mut writer.draft else { return Err(AppendError::NotWriter) };
+        let Some(draft) = &mut writer.draft else {
+            return Err(AppendError::NotWriter);
+        };
         draft.admissions = self.admissions;
 
         self.scratch.clear();
@@ -132,9 +145,16 @@ impl Thread {
         self.padding.pad(&mut self.scratch);
         let (deps, control, frontier) = refs;
         let key = KeyRef::Data { domain, epoch };
-        let record = NewRecord { deps, control, stamp, key };
+        let record = NewRecord {
+            deps,
+            control,
+            stamp,
+            key,
+        };
         let (sealer, secret, plaintext) = (&draft.sealer, &self.nonce_secret, &self.scratch);
-        draft.run.push(&record, |context| (sealer.seal(context, plaintext, secret, rng), None));
+        draft.run.push(&record, |context| {
+            (sealer.seal(context, plaintext, secret, rng), None)
+        });
         let tip = *draft.run.tip();
         self.newest = stamp;
         if let Some(entry) = self.logs.get_mut(&log) {
@@ -145,29 +165,46 @@ impl Thread {
                 entry.step(tip.seq, frontier);
             }
         }
-        Ok(Appended { log, seq: tip.seq, stamp })
+        Ok(Appended {
+            log,
+            seq: tip.seq,
+            stamp,
+        })
     }
 
     /// Signs what was appended and adds it to the changes. Does nothing if nothing was.
     pub fn publish(&mut self, changes: &mut Changes) {
-        let Some(writer) = &mut self.writer else { return };
-        let Some(draft) = writer.draft.take() else { return };
+        let Some(writer) = &mut self.writer else {
+            return;
+        };
+        let Some(draft) = writer.draft.take() else {
+            return;
+        };
         let log = writer.log();
         let (items, first, tip) = draft.run.finish();
         let head = SignedHead::sign(&writer.key, self.id, log, tip.seq, tip.id);
-        let mut encoder = leno_crdt_codec::cbor::Encoder::append_to(Vec::with_capacity(items.len() + 192));
+        let mut encoder =
+            leno_crdt_codec::cbor::Encoder::append_to(Vec::with_capacity(items.len() + 192));
         encoder.array(3);
         first.encode(&mut encoder);
         encoder.bytes(&items).bytes(&head.signature);
-        let Some(entry) = self.logs.get_mut(&log) else { return };
+        let Some(entry) = self.logs.get_mut(&log) else {
+            return;
+        };
         let key = crate::keys::record(self.number, entry.number, first.seq + 1);
-        changes.batch.put(crate::store::Table::Runs, key, encoder.into_vec());
+        changes
+            .batch
+            .put(crate::store::Table::Runs, key, encoder.into_vec());
         entry.advance(head, tip);
         entry.admitted = tip.seq;
         entry.admitted_stamp = tip.stamp;
         self.save_log(log, changes);
         let records = tip.seq - first.seq;
-        changes.events.push(ThreadEvent::Admitted { log, seq: tip.seq, records });
+        changes.events.push(ThreadEvent::Admitted {
+            log,
+            seq: tip.seq,
+            records,
+        });
     }
 
     /// Writes a control record; it takes effect here at once.
@@ -185,11 +222,26 @@ impl Thread {
         changes: &mut Changes,
     ) -> Result<RecordRef, AppendError> {
         let log = self.seat.id().control_log();
-        let roster_epoch = if roster.is_empty() { None } else { Some(self.sealing_epoch(ROSTER_DOMAIN)?) };
-        self.govern_under(view, log, roster_epoch, (frame, roster), now_millis, rng, changes)
+        let roster_epoch = if roster.is_empty() {
+            None
+        } else {
+            Some(self.sealing_epoch(ROSTER_DOMAIN)?)
+        };
+        self.govern_under(
+            view,
+            log,
+            roster_epoch,
+            (frame, roster),
+            now_millis,
+            rng,
+            changes,
+        )
     }
 
-    #[allow(clippy::too_many_arguments, reason = "internal: the first record of a thread differs")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "internal: the first record of a thread differs"
+    )]
     pub(super) fn govern_under(
         &mut self,
         view: &dyn View,
@@ -209,20 +261,36 @@ impl Thread {
             return Err(AppendError::BodyTooLarge { bytes: frame.len() });
         }
         let frame_sealer = self.sealer(log, None).cloned();
-        let frame_sealer = frame_sealer.ok_or(AppendError::NoKey { domain: ROSTER_DOMAIN })?;
+        let frame_sealer = frame_sealer.ok_or(AppendError::NoKey {
+            domain: ROSTER_DOMAIN,
+        })?;
         let roster = match roster_epoch {
             None => None,
             Some(epoch) => {
                 let plaintext = encode_roster(roster, self.padding);
                 if plaintext.len() > PLAINTEXT_BYTES_MAX {
-                    return Err(AppendError::BodyTooLarge { bytes: plaintext.len() });
+                    return Err(AppendError::BodyTooLarge {
+                        bytes: plaintext.len(),
+                    });
                 }
-                let no_key = AppendError::NoKey { domain: ROSTER_DOMAIN };
-                Some((self.sealer(log, Some(epoch)).cloned().ok_or(no_key)?, plaintext))
+                let no_key = AppendError::NoKey {
+                    domain: ROSTER_DOMAIN,
+                };
+                Some((
+                    self.sealer(log, Some(epoch)).cloned().ok_or(no_key)?,
+                    plaintext,
+                ))
             }
         };
-        let key = KeyRef::Control { roster: roster_epoch };
-        let record = NewRecord { deps: Vec::new(), control, stamp, key };
+        let key = KeyRef::Control {
+            roster: roster_epoch,
+        };
+        let record = NewRecord {
+            deps: Vec::new(),
+            control,
+            stamp,
+            key,
+        };
         let mut builder = RunBuilder::new(self.id, log, tip);
         let secret = &self.nonce_secret;
         builder.push(&record, |context| {
@@ -241,7 +309,12 @@ impl Thread {
         self.store_run(&run, changes);
         let mut nothing = |_: &super::Opened<'_>| {};
         let sink: Sink<'_> = &mut nothing;
-        let mut admission = Admission { view, now_millis: u64::MAX, changes, sink };
+        let mut admission = Admission {
+            view,
+            now_millis: u64::MAX,
+            changes,
+            sink,
+        };
         if let Some(mut entry) = self.logs.remove(&log) {
             entry.advance(head, tip);
             let result = self.admit_run(&mut admission, log, &mut entry, &run);
@@ -249,7 +322,11 @@ impl Thread {
             result?;
         }
         self.save_log(log, admission.changes);
-        Ok(RecordRef { log, seq: tip.seq, id: tip.id })
+        Ok(RecordRef {
+            log,
+            seq: tip.seq,
+            id: tip.id,
+        })
     }
 
     /// Gives up the own data log: a copy of this device may have written it. The next write opens
@@ -257,7 +334,9 @@ impl Thread {
     pub fn retire_log(&mut self, changes: &mut Changes) {
         if let Some(writer) = self.writer.take() {
             self.retired = Some(writer.incarnation);
-            changes.events.push(ThreadEvent::OwnLogAhead { log: writer.log() });
+            changes
+                .events
+                .push(ThreadEvent::OwnLogAhead { log: writer.log() });
             self.save(changes);
         }
     }
@@ -270,7 +349,10 @@ impl Thread {
         changes: &mut Changes,
     ) -> Result<(), AppendError> {
         let seat = self.seat.id();
-        let grant = self.governance.writing_grant(seat).ok_or(AppendError::NotWriter)?;
+        let grant = self
+            .governance
+            .writing_grant(seat)
+            .ok_or(AppendError::NotWriter)?;
         let key = SigningKey::generate(rng)?;
         let before = self
             .governance
@@ -297,7 +379,9 @@ impl Thread {
 
     fn sealing_epoch(&self, domain: u32) -> Result<EpochId, AppendError> {
         let epoch = self.governance.sealing_epoch(domain);
-        epoch.filter(|epoch| self.keys.contains_key(epoch)).ok_or(AppendError::NoKey { domain })
+        epoch
+            .filter(|epoch| self.keys.contains_key(epoch))
+            .ok_or(AppendError::NoKey { domain })
     }
 
     fn next_stamp(&self, now_millis: u64) -> Result<At, AppendError> {
@@ -308,15 +392,24 @@ impl Thread {
     /// Makes sure that there is a draft under `epoch` with room for `bytes`.
     fn ready_draft(&mut self, epoch: EpochId, bytes: usize, changes: &mut Changes) {
         let next = bytes + bytes / 8 + 64 + SEAL_BYTES;
-        let drafted = self.writer.as_ref().and_then(|writer| writer.draft.as_ref());
+        let drafted = self
+            .writer
+            .as_ref()
+            .and_then(|writer| writer.draft.as_ref());
         if drafted.is_some_and(|draft| draft.run.is_full(next)) {
             self.publish(changes);
         }
         let Some(log) = self.own_log() else { return };
-        let Some(sealer) = self.sealer_for_draft(log, epoch) else { return };
-        let Some(tip) = self.logs.get(&log).map(|entry| entry.tip) else { return };
+        let Some(sealer) = self.sealer_for_draft(log, epoch) else {
+            return;
+        };
+        let Some(tip) = self.logs.get(&log).map(|entry| entry.tip) else {
+            return;
+        };
         let id = self.id;
-        let Some(writer) = &mut self.writer else { return };
+        let Some(writer) = &mut self.writer else {
+            return;
+        };
         match &mut writer.draft {
             Some(draft) if draft.epoch == epoch => {}
             Some(draft) => {
@@ -325,13 +418,21 @@ impl Thread {
             }
             None => {
                 let run = RunBuilder::new(id, log, tip);
-                writer.draft = Some(Draft { run, epoch, sealer, admissions: u64::MAX });
+                writer.draft = Some(Draft {
+                    run,
+                    epoch,
+                    sealer,
+                    admissions: u64::MAX,
+                });
             }
         }
     }
 
     fn sealer_for_draft(&mut self, log: LogId, epoch: EpochId) -> Option<Sealer> {
-        let drafted = self.writer.as_ref().and_then(|writer| writer.draft.as_ref());
+        let drafted = self
+            .writer
+            .as_ref()
+            .and_then(|writer| writer.draft.as_ref());
         // A draft under this epoch keeps its sealer; cloning it per record would cost more than
         // sealing.
         if drafted.is_some_and(|draft| draft.epoch == epoch) {
@@ -341,17 +442,26 @@ impl Thread {
     }
 
     /// What became visible since the last record of the own data log.
-    #[allow(clippy::type_complexity, reason = "deps, control and the frontier that they make")]
+    #[allow(
+        clippy::type_complexity,
+        reason = "deps, control and the frontier that they make"
+    )]
     fn news_for_draft(
         &self,
         view: &dyn View,
         changes: &Changes,
     ) -> Result<(Vec<RecordRef>, Vec<RecordRef>, Option<Frontier>), StoreError> {
         let nothing = Ok((Vec::new(), Vec::new(), None));
-        let Some(writer) = &self.writer else { return nothing };
+        let Some(writer) = &self.writer else {
+            return nothing;
+        };
         let log = writer.log();
         let drafted = writer.draft.as_ref().map(|draft| draft.admissions);
-        let Some(entry) = self.logs.get(&log).filter(|_| drafted != Some(self.admissions)) else {
+        let Some(entry) = self
+            .logs
+            .get(&log)
+            .filter(|_| drafted != Some(self.admissions))
+        else {
             return nothing;
         };
         let (control, frontier) = self.control_news(view, log, &entry.frontier, changes)?;
@@ -363,7 +473,11 @@ impl Thread {
                 continue;
             }
             if let Some((record, _)) = self.place_of(&overlay, *id, other, seq)? {
-                deps.push(RecordRef { log: *id, seq, id: record });
+                deps.push(RecordRef {
+                    log: *id,
+                    seq,
+                    id: record,
+                });
             }
         }
         let frontier = (!deps.is_empty() || !control.is_empty()).then_some(frontier);
@@ -398,7 +512,11 @@ impl Thread {
                 continue;
             }
             if let Some((record, _)) = self.place_of(&overlay, **id, log, seq)? {
-                control.push(RecordRef { log: **id, seq, id: record });
+                control.push(RecordRef {
+                    log: **id,
+                    seq,
+                    id: record,
+                });
             }
         }
         Ok((control, frontier))

@@ -1,6 +1,6 @@
 //! Making a thread, keeping it, and loading it again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
 use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder};
@@ -11,15 +11,14 @@ use zeroize::Zeroizing;
 
 use super::append::DataWriter;
 use super::log::{Log, id_of_row};
+use super::wraps::wrapped;
 use super::{AppendError, Changes, Roster, Seat, Thread};
 use crate::acl::{ControlRecord, Governance};
 use crate::control::{EpochOp, FrameOp, RosterOp, decode_frame};
 use crate::frontier::Frontier;
 use crate::seal::{EpochKey, NonceSecret, Padding, ServiceKey};
 use crate::store::{StoreError, Table, View, scan_prefix};
-use crate::{
-    EpochId, Genesis, Policy, RecordId, RecordRef, SeatId, Suite, ThreadId, Tip, keys,
-};
+use crate::{EpochId, Genesis, Policy, RecordId, RecordRef, SeatId, Suite, ThreadId, Tip, keys};
 
 /// Why a thread does not load.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -37,7 +36,9 @@ pub enum LoadError {
 }
 
 fn damaged(error: &dyn std::fmt::Display) -> StoreError {
-    StoreError::Corrupt { what: format!("a row of a thread: {error}") }
+    StoreError::Corrupt {
+        what: format!("a row of a thread: {error}"),
+    }
 }
 
 impl Thread {
@@ -49,7 +50,10 @@ impl Thread {
     /// # Errors
     ///
     /// [`AppendError`] if the first control record cannot be written.
-    #[allow(clippy::too_many_arguments, reason = "everything that a thread begins with")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "everything that a thread begins with"
+    )]
     pub fn create(
         view: &dyn View,
         number: u32,
@@ -76,7 +80,11 @@ impl Thread {
         let mut roster_epoch = None;
         for (domain, key) in Self::first_keys(rng) {
             let epoch = key.id(thread.id, domain);
-            frame.push(FrameOp::Epoch(EpochOp { domain, epoch, parents: Vec::new() }));
+            frame.push(FrameOp::Epoch(EpochOp {
+                domain,
+                epoch,
+                parents: Vec::new(),
+            }));
             roster_epoch = roster_epoch.or(Some(epoch));
             thread.keys.insert(epoch, (domain, key));
         }
@@ -131,6 +139,7 @@ impl Thread {
             roster: Roster::default(),
             control_rows: 0,
             keys: BTreeMap::new(),
+            wrapped: BTreeSet::new(),
             sealers: HashMap::new(),
             logs: BTreeMap::new(),
             numbers: BTreeMap::new(),
@@ -143,7 +152,9 @@ impl Thread {
         };
         let owner = thread.genesis.owner.control_log();
         let opened = Tip::opened_by(id.into(), Stamp::ZERO);
-        thread.add_log(owner, |number| Log::new(number, true, opened, Frontier::new()));
+        thread.add_log(owner, |number| {
+            Log::new(number, true, opened, Frontier::new())
+        });
         thread
     }
 
@@ -161,7 +172,11 @@ impl Thread {
             .bytes(&*self.seat.kem.to_secret_bytes())
             .array(self.keys.len());
         for (epoch, (domain, key)) in &self.keys {
-            encoder.array(3).uint((*domain).into()).bytes(&epoch.0).bytes(key.expose());
+            encoder
+                .array(3)
+                .uint((*domain).into())
+                .bytes(&epoch.0)
+                .bytes(key.expose());
         }
         match &self.writer {
             Some(writer) => encoder
@@ -174,7 +189,11 @@ impl Thread {
             Some(incarnation) => encoder.uint(incarnation),
             None => encoder.null(),
         };
-        changes.batch.put(Table::Threads, keys::thread(self.number), encoder.into_vec());
+        changes.batch.put(
+            Table::Threads,
+            keys::thread(self.number),
+            encoder.into_vec(),
+        );
     }
 
     /// Loads a thread. The cost follows the numbers of logs and control records, not of data.
@@ -187,16 +206,20 @@ impl Thread {
         number: u32,
         nonce_secret: NonceSecret,
     ) -> Result<Self, LoadError> {
-        let row = view.get(Table::Threads, &keys::thread(number))?.ok_or(LoadError::NotHere)?;
+        let row = view
+            .get(Table::Threads, &keys::thread(number))?
+            .ok_or(LoadError::NotHere)?;
         let row = Zeroizing::new(row);
         let kept = KeptThread::decode(&row).map_err(|error| damaged(&error))?;
-        let mut thread =
-            Self::begin(number, kept.genesis, kept.service, kept.seat, nonce_secret);
+        let mut thread = Self::begin(number, kept.genesis, kept.service, kept.seat, nonce_secret);
         thread.keys = kept.keys;
-        thread.writer = kept.writer.map(|(key, incarnation)| DataWriter::new(key, incarnation));
+        thread.writer = kept
+            .writer
+            .map(|(key, incarnation)| DataWriter::new(key, incarnation));
         thread.retired = kept.retired;
         let logs = thread.load_logs(view)?;
         thread.load_control(view)?;
+        thread.wrapped = wrapped(view, number)?;
         for (id, mut log) in logs {
             log.expires = thread
                 .governance
@@ -210,11 +233,16 @@ impl Thread {
 
     fn load_logs(&mut self, view: &dyn View) -> Result<BTreeMap<LogId, Log>, StoreError> {
         let mut rows = Vec::new();
-        scan_prefix(view, Table::Logs, &keys::thread(self.number), &mut |key, row| {
-            let number = key.last_chunk().map(|bytes| u32::from_be_bytes(*bytes));
-            rows.push((number.unwrap_or_default(), row.to_vec()));
-            ControlFlow::Continue(())
-        })?;
+        scan_prefix(
+            view,
+            Table::Logs,
+            &keys::thread(self.number),
+            &mut |key, row| {
+                let number = key.last_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+                rows.push((number.unwrap_or_default(), row.to_vec()));
+                ControlFlow::Continue(())
+            },
+        )?;
         let mut ids = BTreeMap::new();
         for (number, row) in &rows {
             let id = id_of_row(row).map_err(|error| damaged(&error))?;
@@ -233,16 +261,25 @@ impl Thread {
     /// Lets the kept control records change governance again, in the order of their admission.
     fn load_control(&mut self, view: &dyn View) -> Result<(), StoreError> {
         let mut rows = Vec::new();
-        scan_prefix(view, Table::Governance, &keys::thread(self.number), &mut |_, row| {
-            rows.push(row.to_vec());
-            ControlFlow::Continue(())
-        })?;
+        scan_prefix(
+            view,
+            Table::Governance,
+            &keys::thread(self.number),
+            &mut |_, row| {
+                rows.push(row.to_vec());
+                ControlFlow::Continue(())
+            },
+        )?;
         for row in rows {
             let kept = KeptControl::decode(&row).map_err(|error| damaged(&error))?;
             let ops = decode_frame(kept.frame).map_err(|error| damaged(&error))?;
             let author = SeatId(kept.place.log.0);
-            let record =
-                ControlRecord { place: kept.place, stamp: kept.stamp, past: kept.past, ops };
+            let record = ControlRecord {
+                place: kept.place,
+                stamp: kept.stamp,
+                past: kept.past,
+                ops,
+            };
             self.apply_control(&record);
             if let Some(roster) = kept.roster {
                 self.apply_roster(author, record.place.id, roster);
@@ -282,16 +319,22 @@ impl Thread {
     ) -> Result<(), StoreError> {
         let overlay = crate::store::Overlay::new(view, &changes.batch);
         let mut found = None;
-        scan_prefix(&overlay, Table::Governance, &keys::thread(self.number), &mut |key, row| {
-            match KeptControl::decode(row) {
+        scan_prefix(
+            &overlay,
+            Table::Governance,
+            &keys::thread(self.number),
+            &mut |key, row| match KeptControl::decode(row) {
                 Ok(kept) if kept.place.id == record => {
-                    let kept = KeptControl { roster: Some(roster), ..kept };
+                    let kept = KeptControl {
+                        roster: Some(roster),
+                        ..kept
+                    };
                     found = Some((key.to_vec(), kept.encode()));
                     ControlFlow::Break(())
                 }
                 _ => ControlFlow::Continue(()),
-            }
-        })?;
+            },
+        )?;
         if let Some((key, row)) = found {
             changes.batch.put(Table::Governance, key, row);
         }
@@ -327,11 +370,25 @@ impl KeptThread {
             None
         } else {
             decoder.array_of(2)?;
-            Some((SigningKey::from_secret_bytes(decoder.fixed()?)?, decoder.uint()?))
+            Some((
+                SigningKey::from_secret_bytes(decoder.fixed()?)?,
+                decoder.uint()?,
+            ))
         };
-        let retired = if decoder.null()? { None } else { Some(decoder.uint()?) };
+        let retired = if decoder.null()? {
+            None
+        } else {
+            Some(decoder.uint()?)
+        };
         decoder.finish()?;
-        Ok(Self { genesis, service, seat: Seat { signing, kem }, keys, writer, retired })
+        Ok(Self {
+            genesis,
+            service,
+            seat: Seat { signing, kem },
+            keys,
+            writer,
+            retired,
+        })
     }
 }
 
@@ -373,8 +430,18 @@ impl<'a> KeptControl<'a> {
             past.raise(LogId(*decoder.fixed()?), decoder.uint()?);
         }
         let frame = decoder.bytes()?;
-        let roster = if decoder.null()? { None } else { Some(decoder.bytes()?) };
+        let roster = if decoder.null()? {
+            None
+        } else {
+            Some(decoder.bytes()?)
+        };
         decoder.finish()?;
-        Ok(Self { place, stamp, past, frame, roster })
+        Ok(Self {
+            place,
+            stamp,
+            past,
+            frame,
+            roster,
+        })
     }
 }

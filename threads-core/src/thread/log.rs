@@ -161,7 +161,11 @@ impl Log {
         let id = LogId(*decoder.fixed()?);
         let is_control = decoder.bool()?;
         let tip = Tip::decode(&mut decoder)?;
-        let signature = if decoder.null()? { None } else { Some(*decoder.fixed()?) };
+        let signature = if decoder.null()? {
+            None
+        } else {
+            Some(*decoder.fixed()?)
+        };
         let admitted = decoder.uint()?;
         let admitted_stamp = Stamp(decoder.uint()?);
         let mut steps = Vec::new();
@@ -170,9 +174,16 @@ impl Log {
             steps.push((decoder.uint()?, decode_frontier(&mut decoder, ids)?));
         }
         let seen = decode_frontier(&mut decoder, ids)?;
-        let gap = if decoder.null()? { None } else { Some(decoder.uint()?) };
+        let gap = if decoder.null()? {
+            None
+        } else {
+            Some(decoder.uint()?)
+        };
         decoder.finish()?;
-        let frontier = steps.last().map(|(_, frontier)| frontier.clone()).unwrap_or_default();
+        let frontier = steps
+            .last()
+            .map(|(_, frontier)| frontier.clone())
+            .unwrap_or_default();
         let head = signature.map(|signature| SignedHead {
             thread,
             log: id,
@@ -230,7 +241,10 @@ fn decode_frontier(
     for _ in 0..count / 2 {
         let number = decoder.u32()?;
         let seq = decoder.uint()?;
-        let log = ids.get(&number).ok_or(DecodeError::OutOfBounds { offset, what: "a log number" })?;
+        let log = ids.get(&number).ok_or(DecodeError::OutOfBounds {
+            offset,
+            what: "a log number",
+        })?;
         frontier.raise(*log, seq);
     }
     Ok(frontier)

@@ -42,15 +42,25 @@ impl Thread {
         let high = keys::record(self.number, log.number, Seq::MAX);
         // A row is keyed by its first record, so the row that holds `from` is the last at or below.
         let mut start = at.clone();
-        let (low, to) = (Bound::Included(low.as_slice()), Bound::Included(at.as_slice()));
+        let (low, to) = (
+            Bound::Included(low.as_slice()),
+            Bound::Included(at.as_slice()),
+        );
         view.scan(Table::Runs, low, to, Direction::Backward, &mut |key, _| {
             start = key.to_vec();
             ControlFlow::Break(())
         })?;
-        let (from, to) = (Bound::Included(start.as_slice()), Bound::Included(high.as_slice()));
-        view.scan(Table::Runs, from, to, Direction::Forward, &mut |key, row| {
-            visit(keys::seq(key).unwrap_or_default(), row)
-        })
+        let (from, to) = (
+            Bound::Included(start.as_slice()),
+            Bound::Included(high.as_slice()),
+        );
+        view.scan(
+            Table::Runs,
+            from,
+            to,
+            Direction::Forward,
+            &mut |key, row| visit(keys::seq(key).unwrap_or_default(), row),
+        )
     }
 
     /// Derives the run of a row that this peer verified before it stored it.
@@ -61,7 +71,9 @@ impl Thread {
     ) -> Result<VerifiedRun<'a>, StoreError> {
         decode_row(row)
             .and_then(|(tip, run)| run.derive(self.id, log, &tip))
-            .map_err(|error| StoreError::Corrupt { what: format!("a run of log {log}: {error}") })
+            .map_err(|error| StoreError::Corrupt {
+                what: format!("a run of log {log}: {error}"),
+            })
     }
 
     /// The row that holds a record.
@@ -109,7 +121,9 @@ impl Thread {
         log: &Log,
         first: Seq,
     ) -> Result<Tip, StoreError> {
-        let lost = || StoreError::Corrupt { what: format!("log {id} lacks record {first}") };
+        let lost = || StoreError::Corrupt {
+            what: format!("log {id} lacks record {first}"),
+        };
         let row = self.row_with(view, log, first)?.ok_or_else(lost)?;
         let run = self.derive_row(id, &row)?;
         if run.first().seq + 1 == first {
@@ -151,7 +165,9 @@ impl Thread {
             let run = self.derive_row(*id, &row)?;
             let mut prev = run.first().id;
             for record in run.records() {
-                let next = headers.last().map_or(first, |header| header.context.seq + 1);
+                let next = headers
+                    .last()
+                    .map_or(first, |header| header.context.seq + 1);
                 if record.seq == next && record.seq <= last {
                     headers.push(self.header_of(*id, prev, record));
                 }

@@ -43,7 +43,9 @@ impl Roster {
     /// The newest statement about something, and its version.
     #[must_use]
     pub fn fact(&self, key: &str) -> Option<(u64, &[u8])> {
-        self.facts.get(key).map(|(version, _, value)| (*version, value.as_slice()))
+        self.facts
+            .get(key)
+            .map(|(version, _, value)| (*version, value.as_slice()))
     }
 
     /// All statements whose key begins with `prefix`: key, version, value.
@@ -67,21 +69,35 @@ impl Roster {
                     }
                     news
                 }
-                RosterOp::Seat { seat, certificate, salt, name } => {
+                RosterOp::Seat {
+                    seat,
+                    certificate,
+                    salt,
+                    name,
+                } => {
                     let news = self.seats.get(seat).is_none_or(|(by, _)| record < *by);
                     if news {
                         let (certificate, name) = (certificate.clone(), name.clone());
-                        let fact = SeatFact { certificate, salt: *salt, name };
+                        let fact = SeatFact {
+                            certificate,
+                            salt: *salt,
+                            name,
+                        };
                         self.seats.insert(*seat, (record, fact));
                     }
                     news
                 }
-                RosterOp::Fact { key, version, value } => {
+                RosterOp::Fact {
+                    key,
+                    version,
+                    value,
+                } => {
                     let news = self.facts.get(key).is_none_or(|(known, by, _)| {
                         known < version || (known == version && record < *by)
                     });
                     if news {
-                        self.facts.insert(key.clone(), (*version, record, value.clone()));
+                        self.facts
+                            .insert(key.clone(), (*version, record, value.clone()));
                     }
                     news
                 }

@@ -1,9 +1,11 @@
 //! Keys: handing epochs' keys to readers, and taking one's own.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use leno_crdt_codec::LogId;
 use leno_crdt_codec::cbor::{Decoder, Encoder};
+use leno_identity::Label;
 use rand_core::CryptoRng;
 
 use super::{Changes, Opened, Sink, Thread, ThreadEvent};
@@ -35,34 +37,45 @@ pub enum TakeWrapError {
 
 impl Thread {
     /// Wraps every key that is held for every reader who has none yet. Returns how many were made.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] if the store fails.
-    pub fn wrap_missing(
-        &mut self,
-        view: &dyn View,
-        rng: &mut dyn CryptoRng,
-        changes: &mut Changes,
-    ) -> Result<usize, StoreError> {
+    pub fn wrap_missing(&mut self, rng: &mut dyn CryptoRng, changes: &mut Changes) -> usize {
         let own = self.seat.id();
         let mut made = 0;
         let readers: Vec<_> = self.governance.readers().collect();
         for (epoch, (domain, key)) in &self.keys {
             for (seat, kem) in &readers {
-                let row = wrap_key(self.number, *epoch, *seat);
-                let overlay = Overlay::new(view, &changes.batch);
-                if *seat == own || overlay.get_row(&row)?.is_some() {
+                if *seat == own || self.wrapped.contains(&(*epoch, *seat)) {
                     continue;
                 }
                 // A KEM key that nothing can be wrapped to is its owner's fault alone.
                 if let Ok(wrap) = Wrap::seal(key, self.id, *domain, *seat, kem, rng) {
+                    let row = wrap_key(self.number, *epoch, *seat);
                     changes.batch.put(Table::Wraps, row, encode_wrap(&wrap));
+                    self.wrapped.insert((*epoch, *seat));
                     made += 1;
                 }
             }
         }
-        Ok(made)
+        made
+    }
+
+    /// Names the set of wraps that are kept here, to tell quickly whether a peer has the same.
+    #[must_use]
+    pub fn wraps_digest(&self) -> [u8; 8] {
+        let mut bytes = Vec::with_capacity(self.wrapped.len() * 64);
+        for (epoch, seat) in &self.wrapped {
+            bytes.extend_from_slice(&epoch.0);
+            bytes.extend_from_slice(&seat.0);
+        }
+        *Label::EPOCH_WRAP
+            .hash(&[&bytes])
+            .first_chunk()
+            .expect("a hash is longer than 8 bytes")
+    }
+
+    /// How many wraps are kept here.
+    #[must_use]
+    pub fn wraps_count(&self) -> usize {
+        self.wrapped.len()
     }
 
     /// Takes in a wrap that a peer handed over; tells whether it was news.
@@ -89,9 +102,8 @@ impl Thread {
         }
         let row = wrap_key(self.number, wrap.epoch, wrap.seat);
         if wrap.seat != self.seat.id() {
-            let overlay = Overlay::new(view, &changes.batch);
             // The first one is kept; the recipient asks again if it is bad.
-            let news = overlay.get_row(&row)?.is_none();
+            let news = self.wrapped.insert((wrap.epoch, wrap.seat));
             if news {
                 changes.batch.put(Table::Wraps, row, encode_wrap(wrap));
             }
@@ -101,6 +113,7 @@ impl Thread {
             return Ok(false);
         }
         let key = wrap.open(self.id, &self.seat.kem)?;
+        self.wrapped.insert((wrap.epoch, wrap.seat));
         changes.batch.put(Table::Wraps, row, encode_wrap(wrap));
         self.take_key(view, wrap.domain, wrap.epoch, key, changes, sink)?;
         Ok(true)
@@ -114,15 +127,22 @@ impl Thread {
     pub fn wraps(&self, view: &dyn View) -> Result<Vec<Wrap>, StoreError> {
         let mut wraps = Vec::new();
         let mut damaged = false;
-        scan_prefix(view, Table::Wraps, &keys::thread(self.number), &mut |_, row| {
-            match Wrap::decode(&mut Decoder::new(row)) {
-                Ok(wrap) => wraps.push(wrap),
-                Err(_) => damaged = true,
-            }
-            ControlFlow::Continue(())
-        })?;
+        scan_prefix(
+            view,
+            Table::Wraps,
+            &keys::thread(self.number),
+            &mut |_, row| {
+                match Wrap::decode(&mut Decoder::new(row)) {
+                    Ok(wrap) => wraps.push(wrap),
+                    Err(_) => damaged = true,
+                }
+                ControlFlow::Continue(())
+            },
+        )?;
         if damaged {
-            return Err(StoreError::Corrupt { what: "a key wrap".to_owned() });
+            return Err(StoreError::Corrupt {
+                what: "a key wrap".to_owned(),
+            });
         }
         Ok(wraps)
     }
@@ -139,8 +159,12 @@ impl Thread {
         self.keys.insert(epoch, (domain, key));
         self.save(changes);
         changes.events.push(ThreadEvent::KeyCame { domain, epoch });
-        let gaps: Vec<LogId> =
-            self.logs.iter().filter(|(_, log)| log.gap.is_some()).map(|(id, _)| *id).collect();
+        let gaps: Vec<LogId> = self
+            .logs
+            .iter()
+            .filter(|(_, log)| log.gap.is_some())
+            .map(|(id, _)| *id)
+            .collect();
         for id in gaps {
             self.fill_gap(view, id, epoch, changes, &mut *sink)?;
         }
@@ -156,8 +180,10 @@ impl Thread {
         changes: &mut Changes,
         sink: Sink<'_>,
     ) -> Result<(), StoreError> {
-        let Some((gap, admitted)) =
-            self.logs.get(&id).and_then(|log| log.gap.map(|gap| (gap, log.admitted)))
+        let Some((gap, admitted)) = self
+            .logs
+            .get(&id)
+            .and_then(|log| log.gap.map(|gap| (gap, log.admitted)))
         else {
             return Ok(());
         };
@@ -177,7 +203,11 @@ impl Thread {
                     continue;
                 }
                 let context = run.context(record);
-                let place = RecordRef { log: id, seq: record.seq, id: record.id };
+                let place = RecordRef {
+                    log: id,
+                    seq: record.seq,
+                    id: record.id,
+                };
                 match record.key {
                     KeyRef::Control { roster: Some(of) } if of == epoch => {
                         let sealed = record.roster.unwrap_or_default();
@@ -217,9 +247,17 @@ impl Thread {
         changes: &mut Changes,
         sink: Sink<'_>,
     ) {
-        let Some(sealer) = self.sealer(place.log, Some(epoch)).cloned() else { return };
-        let seat = self.governance.opening(&place.log).map(|opening| opening.seat);
-        if sealer.open(context, record.body, &mut self.scratch).is_err() {
+        let Some(sealer) = self.sealer(place.log, Some(epoch)).cloned() else {
+            return;
+        };
+        let seat = self
+            .governance
+            .opening(&place.log)
+            .map(|opening| opening.seat);
+        if sealer
+            .open(context, record.body, &mut self.scratch)
+            .is_err()
+        {
             changes.events.push(ThreadEvent::Quarantined {
                 record: place,
                 reason: super::Quarantine::DoesNotOpen,
@@ -247,13 +285,17 @@ impl Thread {
         from: leno_crdt_codec::Seq,
         sink: Sink<'_>,
     ) -> Result<(), StoreError> {
-        let quarantined: std::collections::BTreeSet<_> = self
+        let quarantined: BTreeSet<_> = self
             .quarantined(view)?
             .into_iter()
             .filter(|(record, _)| record.log == id)
             .map(|(record, _)| record.seq)
             .collect();
-        let Some(admitted) = self.logs.get(&id).filter(|log| !log.is_control).map(|it| it.admitted)
+        let Some(admitted) = self
+            .logs
+            .get(&id)
+            .filter(|log| !log.is_control)
+            .map(|it| it.admitted)
         else {
             return Ok(());
         };
@@ -269,9 +311,15 @@ impl Thread {
             let run = self.derive_row(id, &row)?;
             for record in run.records() {
                 let wanted = (next..=admitted).contains(&record.seq);
-                let KeyRef::Data { domain, epoch } = record.key else { continue };
+                let KeyRef::Data { domain, epoch } = record.key else {
+                    continue;
+                };
                 if wanted && !quarantined.contains(&record.seq) {
-                    let place = RecordRef { log: id, seq: record.seq, id: record.id };
+                    let place = RecordRef {
+                        log: id,
+                        seq: record.seq,
+                        id: record.id,
+                    };
                     let key = (domain, epoch);
                     let context = run.context(record);
                     self.open_late(place, record, context, key, &mut discarded, &mut *sink);
@@ -301,8 +349,19 @@ fn encode_wrap(wrap: &Wrap) -> Vec<u8> {
     encoder.into_vec()
 }
 
-impl Overlay<'_> {
-    fn get_row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        View::get(self, Table::Wraps, key)
-    }
+/// The wraps that are kept of a thread.
+pub(super) fn wrapped(
+    view: &dyn View,
+    thread: u32,
+) -> Result<BTreeSet<(EpochId, SeatId)>, StoreError> {
+    let mut wrapped = BTreeSet::new();
+    scan_prefix(view, Table::Wraps, &keys::thread(thread), &mut |key, _| {
+        if let Some((epoch, seat)) = key.get(4..).and_then(|ids| ids.split_first_chunk::<32>())
+            && let Ok(seat) = seat.try_into()
+        {
+            wrapped.insert((EpochId(*epoch), SeatId(seat)));
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(wrapped)
 }

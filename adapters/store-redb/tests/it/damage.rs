@@ -128,7 +128,8 @@ fn try_out(bytes: Vec<u8>, check: bool, tally: &mut Tally, context: &str) {
 }
 
 fn was_written((table, key): &(Table, Vec<u8>), value: &[u8]) -> bool {
-    static WRITTEN: LazyLock<BTreeSet<(Table, Vec<u8>, Vec<u8>)>> = LazyLock::new(|| {
+    type Rows = BTreeSet<(Table, Vec<u8>, Vec<u8>)>;
+    static WRITTEN: LazyLock<Rows> = LazyLock::new(|| {
         let writes = (1..=BATCHES).flat_map(|number| batch(number).into_writes());
         writes
             .filter_map(|(table, key, value)| Some((table, key, value?)))

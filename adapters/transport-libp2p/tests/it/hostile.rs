@@ -8,17 +8,29 @@ use super::*;
 
 const LENO: StreamProtocol = StreamProtocol::new("/leno/1");
 
-/// Lets a stranger, not bound to our rules, say `bytes` after a greeting, and end its stream if told
-/// so. Returns why alice's link to it ended.
+/// What a stranger, not bound to our rules, says to alice.
+struct Speech {
+    keypair: Keypair,
+    to: Address,
+    greeting: [u8; 16],
+    bytes: Vec<u8>,
+    /// Whether it ends its stream after that.
+    ends: bool,
+}
+
+/// Lets a stranger speak, and returns why alice's link to it ended.
 async fn end_by(bytes: Vec<u8>, ends: bool) -> DisconnectReason {
     let alice = builder(1, TCP).stall_timeout(Duration::from_millis(300));
     let alice = Libp2p::listen(alice).await.unwrap();
-    let stranger = tokio::spawn(speak(
-        Keypair::generate_ed25519(),
-        address(&alice),
+    let keypair = Keypair::generate_ed25519();
+    let to = address(&alice);
+    let stranger = tokio::spawn(speak(Speech {
+        keypair,
+        to,
+        greeting: [0; 16],
         bytes,
         ends,
-    ));
+    }));
     connected(&alice).await;
     let (_, reason) = disconnected(&alice).await;
     stranger.abort();
@@ -29,12 +41,12 @@ async fn end_by(bytes: Vec<u8>, ends: bool) -> DisconnectReason {
     reason
 }
 
-async fn speak(keypair: Keypair, to: Address, bytes: Vec<u8>, ends: bool) {
-    let to: Multiaddr = to.as_str().parse().unwrap();
+async fn speak(speech: Speech) {
+    let to: Multiaddr = speech.to.as_str().parse().unwrap();
     let Some(libp2p::multiaddr::Protocol::P2p(peer)) = to.iter().last() else {
         panic!("named")
     };
-    let mut swarm = SwarmBuilder::with_existing_identity(keypair)
+    let mut swarm = SwarmBuilder::with_existing_identity(speech.keypair)
         .with_tokio()
         .with_tcp(
             tcp::Config::default(),
@@ -48,21 +60,66 @@ async fn speak(keypair: Keypair, to: Address, bytes: Vec<u8>, ends: bool) {
     let mut control = swarm.behaviour().new_control();
     swarm.dial(to).unwrap();
     let speaking = async {
-        // There has to be a connection first, which this control does not wait for.
         let mut stream = control.open_stream(peer, LENO).await.unwrap();
-        let mut greeting = [0; 16];
-        stream.write_all(&greeting).await.unwrap();
+        stream.write_all(&speech.greeting).await.unwrap();
         stream.flush().await.unwrap();
-        stream.read_exact(&mut greeting).await.unwrap();
-        stream.write_all(&bytes).await.unwrap();
+        stream.read_exact(&mut [0; 16]).await.unwrap();
+        stream.write_all(&speech.bytes).await.unwrap();
         stream.flush().await.unwrap();
-        if ends {
+        if speech.ends {
             stream.close().await.unwrap();
         }
         std::future::pending::<()>().await;
     };
     let driving = async { while swarm.next().await.is_some() {} };
     futures_util::future::join(speaking, driving).await;
+}
+
+#[test]
+fn peer_that_begins_anew_replaces_its_link() {
+    run(async {
+        let alice = listen(1, TCP).await;
+        // Alice is the arbiter: it is she who has to see that her link is stale.
+        let keypair = loop {
+            let keypair = Keypair::generate_ed25519();
+            let key = keypair.public().try_into_ed25519().unwrap();
+            if key.to_bytes() > alice.local().0 {
+                break keypair;
+            }
+        };
+        let begin = |instance: u8, said: u8| {
+            let speech = Speech {
+                keypair: keypair.clone(),
+                to: address(&alice),
+                greeting: [instance; 16],
+                bytes: vec![0, 0, 0, 1, said],
+                ends: false,
+            };
+            tokio::spawn(speak(speech))
+        };
+        // Its tasks go on, so the first connection is whole when the second one comes.
+        let first = begin(1, 11);
+        let (peer, old) = connected(&alice).await;
+        assert_eq!(message(&alice).await, [11]);
+        let second = begin(2, 22);
+        assert_eq!(
+            disconnected(&alice).await,
+            (old, DisconnectReason::Replaced)
+        );
+        let (again, new) = connected(&alice).await;
+        assert_eq!(again, peer);
+        assert!(new > old);
+        assert_eq!(message(&alice).await, [22]);
+
+        // The same greeting again is a duplicate, of which nothing is heard.
+        let duplicate = begin(2, 33);
+        assert!(duplicate.await.is_err(), "its stream was closed");
+        alice.send(peer, vec![1]).await.unwrap();
+        alice.hang_up(peer).await;
+        assert_eq!(disconnected(&alice).await, (new, DisconnectReason::HungUp));
+        first.abort();
+        second.abort();
+    });
 }
 
 #[test]

@@ -1,5 +1,10 @@
 //! The libp2p adapter over loopback: the port's conformance suite, hostile peers, restarts.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says by its line what went wrong"
+)]
+
 mod conformance;
 mod hostile;
 mod link;

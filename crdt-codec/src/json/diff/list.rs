@@ -31,7 +31,10 @@ impl<U: FnMut() -> [u8; 4]> Differ<U> {
         let elements: Vec<Element<'_>> = old.elements().collect();
         let edits = self.edits.len();
         let hunks = hunks(&elements, &wanted);
-        if hunks.iter().any(|hunk| self.hunk(&elements, &wanted, hunk).is_err()) {
+        if hunks
+            .iter()
+            .any(|hunk| self.hunk(&elements, &wanted, hunk).is_err())
+        {
             // No room between two neighbours: the list gets all its places anew.
             self.edits.truncate(edits);
             self.rewrite(&elements, &wanted)?;

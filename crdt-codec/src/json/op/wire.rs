@@ -32,9 +32,9 @@ use super::{
     PATH_SEGMENTS_MAX, logs,
 };
 use crate::cbor::{DecodeError, Decoder, Encoder, KEY_BYTES_MAX, Kind};
+use crate::json::DocumentId;
 use crate::json::position::Position;
 use crate::json::value::{Value, scan_value};
-use crate::json::DocumentId;
 use crate::{Dot, LogId, OpError};
 
 const UPDATE_SHORT: u64 = 0;
@@ -82,14 +82,18 @@ impl Op {
             }
             Action::Update { edits } => {
                 let logs = logs(edits);
-                encoder.array(4 + usize::from(!logs.is_empty())).uint(UPDATE);
+                encoder
+                    .array(4 + usize::from(!logs.is_empty()))
+                    .uint(UPDATE);
                 self.document.encode_to(&mut encoder);
                 encoder.uint(self.life);
                 encode_edits(&mut encoder, &logs, edits);
             }
             Action::Create { nonce, edits } => {
                 let logs = logs(edits);
-                encoder.array(5 + usize::from(!logs.is_empty())).uint(CREATE);
+                encoder
+                    .array(5 + usize::from(!logs.is_empty()))
+                    .uint(CREATE);
                 self.document.encode_to(&mut encoder);
                 encode_nonce(&mut encoder, nonce.as_ref());
                 encoder.uint(self.life);
@@ -147,23 +151,23 @@ impl Op {
     }
 }
 
-/// Reads an update in its short form without allocating for each field: keys and the bytes of their
-/// values. `None` for any other op.
-pub(in crate::json) fn decode_short(bytes: &[u8]) -> Result<Option<Vec<(&str, &[u8])>>, OpError> {
+/// Keys and the bytes of their values.
+pub(in crate::json) type Short<'a> = Vec<(&'a str, &'a [u8])>;
+
+/// Reads an update in its short form without allocating for each field. `None` for any
+/// other op.
+pub(in crate::json) fn decode_short(bytes: &[u8]) -> Result<Option<Short<'_>>, OpError> {
     let mut decoder = Decoder::new(bytes);
     let (items, kind) = head(&mut decoder, bytes)?;
     if kind != UPDATE_SHORT {
         return Ok(None);
     }
-    expect_items(items, 3)?;
-    match decoder.peek()? {
-        Kind::Bytes => {
-            decoder.fixed::<16>()?;
-        }
-        _ => {
-            DocumentId::decode(&mut decoder)?;
-        }
+    if decoder.peek()? == Kind::Bytes {
+        decoder.fixed::<16>()?;
+    } else {
+        DocumentId::decode(&mut decoder)?;
     }
+    expect_items(items, 3)?;
     let count = fields_count(&mut decoder)?;
     let mut fields = Vec::with_capacity(count);
     let mut previous = None;
@@ -178,10 +182,7 @@ pub(in crate::json) fn decode_short(bytes: &[u8]) -> Result<Option<Vec<(&str, &[
 
 fn head(decoder: &mut Decoder<'_>, bytes: &[u8]) -> Result<(usize, u64), DecodeError> {
     if bytes.len() > OP_BYTES_MAX {
-        return Err(DecodeError::OutOfBounds {
-            offset: 0,
-            what: "the length of an op",
-        });
+        return Err(out_of_bounds(0, "the length of an op"));
     }
     let items = decoder.array()?;
     Ok((items, decoder.uint()?))
@@ -191,10 +192,7 @@ fn expect_items(items: usize, expected: usize) -> Result<(), DecodeError> {
     if items == expected {
         return Ok(());
     }
-    Err(DecodeError::OutOfBounds {
-        offset: 0,
-        what: "the length of an op's list",
-    })
+    Err(out_of_bounds(0, "the length of an op's list"))
 }
 
 fn has_logs(items: usize, without: usize) -> Result<bool, DecodeError> {
@@ -214,10 +212,7 @@ fn is_short(life: u64, edits: &[Edit]) -> bool {
 fn decode_life(decoder: &mut Decoder<'_>) -> Result<u64, DecodeError> {
     let offset = decoder.offset();
     match decoder.uint()? {
-        0 => Err(DecodeError::OutOfBounds {
-            offset,
-            what: "a life",
-        }),
+        0 => Err(out_of_bounds(offset, "a life")),
         life => Ok(life),
     }
 }
@@ -249,10 +244,7 @@ fn fields_count(decoder: &mut Decoder<'_>) -> Result<usize, DecodeError> {
     let offset = decoder.offset();
     match decoder.map()? {
         count if count <= EDITS_MAX => Ok(count),
-        _ => Err(DecodeError::OutOfBounds {
-            offset,
-            what: "the number of edits",
-        }),
+        _ => Err(out_of_bounds(offset, "the number of edits")),
     }
 }
 
@@ -308,7 +300,14 @@ fn encode_edit(encoder: &mut Encoder, logs: &[LogId], edit: &Edit) {
             encoder.bytes(element.position.as_bytes());
             encode_dot(encoder, logs, &element.dot);
         }
-        _ => {}
+        Change::Set(_)
+        | Change::Unset
+        | Change::Max(_)
+        | Change::Min(_)
+        | Change::Add(_)
+        | Change::Remove(_)
+        | Change::Touch
+        | Change::Untouch => {}
     }
     if let Some(value) = edit.change.value() {
         encoder.raw(value.as_bytes());
@@ -324,7 +323,11 @@ fn encode_edit(encoder: &mut Encoder, logs: &[LogId], edit: &Edit) {
 fn encode_dot(encoder: &mut Encoder, logs: &[LogId], dot: &Dot) {
     let log = logs.binary_search(&dot.log);
     let log = log.expect("the table holds every log that the edits name");
-    encoder.array(3).uint(log as u64).uint(dot.seq).uint(dot.index.into());
+    encoder
+        .array(3)
+        .uint(log as u64)
+        .uint(dot.seq)
+        .uint(dot.index.into());
 }
 
 /// The code of a change, and how many items follow it besides `seen`.
@@ -351,7 +354,6 @@ fn decode_edits(
     life: u64,
 ) -> Result<Vec<Edit>, OpError> {
     let offset = decoder.offset();
-    let out_of_bounds = |what| DecodeError::OutOfBounds { offset, what };
     let mut table = Table::default();
     if has_logs {
         table = Table::decode(decoder)?;
@@ -363,18 +365,15 @@ fn decode_edits(
         let offset = decoder.offset();
         let edit = decode_edit(decoder, &mut table, &mut segments)?;
         if edits.last().is_some_and(|last| last.order(&edit).is_ge()) {
-            return Err(DecodeError::OutOfBounds {
-                offset,
-                what: "the order of edits",
-            })?;
+            return Err(out_of_bounds(offset, "the order of edits").into());
         }
         edits.push(edit);
     }
     if is_short(life, &edits) {
-        return Err(out_of_bounds("a short op in its long form"))?;
+        return Err(out_of_bounds(offset, "a short op in its long form").into());
     }
     if !table.used.iter().all(|used| *used) {
-        return Err(out_of_bounds("a log that no edit names"))?;
+        return Err(out_of_bounds(offset, "a log that no edit names").into());
     }
     Ok(edits)
 }
@@ -396,10 +395,7 @@ impl Table {
             logs.push(LogId(*decoder.fixed()?));
         }
         if logs.is_empty() || !logs.is_sorted_by(|a, b| a < b) {
-            return Err(DecodeError::OutOfBounds {
-                offset,
-                what: "the order of logs",
-            });
+            return Err(out_of_bounds(offset, "the order of logs"));
         }
         Ok(Self {
             used: vec![false; logs.len()],
@@ -413,18 +409,12 @@ impl Table {
         decoder.array_of(3)?;
         let at = usize::try_from(decoder.uint()?).unwrap_or(usize::MAX);
         let (Some(log), Some(used)) = (self.logs.get(at), self.used.get_mut(at)) else {
-            return Err(DecodeError::OutOfBounds {
-                offset,
-                what: "the index of a log",
-            });
+            return Err(out_of_bounds(offset, "the index of a log"));
         };
         *used = true;
         self.dots += 1;
         if self.dots > OP_DOTS_MAX {
-            return Err(DecodeError::OutOfBounds {
-                offset,
-                what: "the number of dots in an op",
-            });
+            return Err(out_of_bounds(offset, "the number of dots in an op"));
         }
         Ok(Dot {
             log: *log,
@@ -444,10 +434,7 @@ fn decode_edit(
     let path = decode_path(decoder)?;
     *segments += path.len();
     if *segments > OP_SEGMENTS_MAX {
-        return Err(DecodeError::OutOfBounds {
-            offset,
-            what: "the length of all paths",
-        })?;
+        return Err(out_of_bounds(offset, "the length of all paths").into());
     }
     let change = decode_change(decoder, table, path.len())?;
     let (_, arguments) = shape(&change);
@@ -455,10 +442,7 @@ fn decode_edit(
         Some(0) => Vec::new(),
         Some(1) if change.replaces() => decode_seen(decoder, table)?,
         _ => {
-            return Err(DecodeError::OutOfBounds {
-                offset,
-                what: "the length of an edit",
-            })?;
+            return Err(out_of_bounds(offset, "the length of an edit").into());
         }
     };
     Ok(Edit { path, change, seen })
@@ -470,10 +454,7 @@ fn decode_path(decoder: &mut Decoder<'_>) -> Result<Vec<String>, DecodeError> {
     if decoder.peek()? == Kind::Array {
         segments = decoder.array_up_to(PATH_SEGMENTS_MAX)?;
         if segments < 2 {
-            return Err(DecodeError::OutOfBounds {
-                offset,
-                what: "the length of a path",
-            });
+            return Err(out_of_bounds(offset, "the length of a path"));
         }
     }
     let mut path = Vec::with_capacity(segments);
@@ -481,10 +462,7 @@ fn decode_path(decoder: &mut Decoder<'_>) -> Result<Vec<String>, DecodeError> {
         let offset = decoder.offset();
         let key = decoder.text()?;
         if key.len() > KEY_BYTES_MAX {
-            return Err(DecodeError::OutOfBounds {
-                offset,
-                what: "the length of a key",
-            });
+            return Err(out_of_bounds(offset, "the length of a key"));
         }
         path.push(key.to_owned());
     }
@@ -525,21 +503,21 @@ fn decode_change(
 
 pub(in crate::json) fn decode_number(decoder: &mut Decoder<'_>) -> Result<Value, DecodeError> {
     let offset = decoder.offset();
-    match decoder.peek()? {
-        Kind::Unsigned | Kind::Negative | Kind::Float => Value::decode(decoder, 0),
-        _ => Err(DecodeError::Unexpected {
-            offset,
-            expected: "a number",
-        }),
+    if matches!(
+        decoder.peek()?,
+        Kind::Unsigned | Kind::Negative | Kind::Float
+    ) {
+        return Value::decode(decoder, 0);
     }
+    Err(DecodeError::Unexpected {
+        offset,
+        expected: "a number",
+    })
 }
 
 pub(in crate::json) fn decode_position(decoder: &mut Decoder<'_>) -> Result<Position, DecodeError> {
     let offset = decoder.offset();
-    Position::new(decoder.bytes()?).map_err(|_| DecodeError::OutOfBounds {
-        offset,
-        what: "a position",
-    })
+    Position::new(decoder.bytes()?).map_err(|_| out_of_bounds(offset, "a position"))
 }
 
 fn decode_element(decoder: &mut Decoder<'_>, table: &mut Table) -> Result<ElementId, DecodeError> {
@@ -557,10 +535,11 @@ fn decode_seen(decoder: &mut Decoder<'_>, table: &mut Table) -> Result<Vec<Dot>,
         seen.push(table.dot(decoder)?);
     }
     if seen.is_empty() || !seen.is_sorted_by(|a, b| a.log < b.log) {
-        return Err(DecodeError::OutOfBounds {
-            offset,
-            what: "the order of replaced dots",
-        });
+        return Err(out_of_bounds(offset, "the order of replaced dots"));
     }
     Ok(seen)
+}
+
+fn out_of_bounds(offset: usize, what: &'static str) -> DecodeError {
+    DecodeError::OutOfBounds { offset, what }
 }

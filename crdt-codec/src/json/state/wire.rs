@@ -151,7 +151,8 @@ impl Writer<'_> {
             !facets.list.is_empty(),
             !facets.presence.is_empty(),
         ];
-        self.out.array(2 * present.into_iter().filter(|it| *it).count());
+        self.out
+            .array(2 * present.into_iter().filter(|it| *it).count());
         if !field.register.is_empty() {
             self.out.uint(REGISTER);
             self.writes(&field.register);
@@ -235,7 +236,10 @@ impl Writer<'_> {
     fn dot(&mut self, dot: &Dot) {
         let log = self.logs.binary_search(&dot.log);
         let log = log.expect("the table holds every log of the state");
-        self.out.uint(log as u64).uint(dot.seq).uint(dot.index.into());
+        self.out
+            .uint(log as u64)
+            .uint(dot.seq)
+            .uint(dot.index.into());
     }
 }
 
@@ -434,10 +438,7 @@ impl<'a> Reader<'a> {
         Ok((value, Member { added, dots }))
     }
 
-    fn element(
-        &mut self,
-        depth: usize,
-    ) -> Result<(ElementId, Dots<Write<Value>>), DecodeError> {
+    fn element(&mut self, depth: usize) -> Result<(ElementId, Dots<Write<Value>>), DecodeError> {
         let offset = self.input.offset();
         self.input.array_of(5)?;
         let position = decode_position(&mut self.input)?;

@@ -1,0 +1,4 @@
+//! Scenarios of threads: records, governance and sync, without I/O.
+
+mod sync;
+mod util;
