@@ -237,7 +237,7 @@ pub struct Changes {
     /// Rows to write.
     pub batch: Batch,
     /// What to tell once they are durable.
-    pub events: Vec<ThreadEvent>,
+    pub events: Vec<(ThreadId, ThreadEvent)>,
     /// Forks that were found.
     pub forks: Vec<ForkProof>,
 }
@@ -247,6 +247,10 @@ impl Changes {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    pub(crate) fn tell(&mut self, thread: ThreadId, event: ThreadEvent) {
+        self.events.push((thread, event));
     }
 
     /// Tells whether there is nothing to commit or tell.

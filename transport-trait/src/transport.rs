@@ -71,7 +71,7 @@ pub trait Transport: Send + Sync {
     /// for good.
     async fn next(&self) -> Option<Event>;
 
-    /// Ends the link to the peer, if there is one, and any wish to have it back.
+    /// Ends the link to the peer, or a dial under way, and any wish to have it back.
     ///
     /// When it returns, the end is queued for [`next`](Self::next) with
     /// [`HungUp`](crate::DisconnectReason::HungUp), and `send` refuses. The other side receives what

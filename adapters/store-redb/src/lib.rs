@@ -39,6 +39,9 @@
 //! - Damage to the inner pages of a tree may hide rows: they read as absent. Only
 //!   [`RedbOptions::check_on_open`] finds that, by reading the whole file, as an open after a crash
 //!   does by itself.
+//! - Damage to a page of the newest commit, in a file whose process was killed right after it, looks
+//!   like a crash in the midst of that commit: the repair goes back to the one before. A file that
+//!   settled ([`RedbOptions::settle_after`]) or was closed gives [`StoreError::Corrupt`] instead.
 //! - An empty file opens as a new store, so a file cut to nothing reads as one.
 //! - On a full disk a store that must be repaired may need room to open: [`StoreError::Full`].
 //! - Deleted bytes stay in the file's free pages until those are used again.

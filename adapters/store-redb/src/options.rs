@@ -18,7 +18,8 @@ use crate::store::Redb;
 /// Memory that a store may use for pages of its file, in bytes, unless told otherwise: 4 MiB.
 ///
 /// It is a bound: an open takes under 1 MiB of it, an open after a crash all of it, since it reads
-/// the whole file. With 4 MiB such an open stays 5 MiB above a process without a store.
+/// the whole file; measured at 1.0 and 5.2 MiB above a process without a store. More did not make
+/// commits faster, only repeated reads.
 pub const CACHE_BYTES: usize = 4 << 20;
 
 /// Pause after the last commit before a store makes its next open quick: 2 seconds.
@@ -73,7 +74,7 @@ impl fmt::Debug for RedbOptions {
 impl RedbOptions {
     /// Bounds the memory for pages of the file, in bytes; [`CACHE_BYTES`] unless set.
     ///
-    /// More makes scattered updates and repeated reads of a large store faster.
+    /// More makes repeated reads of a large store faster.
     #[must_use]
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;
@@ -110,7 +111,9 @@ impl RedbOptions {
 
     /// Opens the store in the file at `path`, and makes it if there is none or it is empty.
     ///
-    /// Blocks while the file is repaired, if it has to be.
+    /// Blocks meanwhile: about 20 milliseconds, or as long as it takes to read the whole file if its
+    /// process was killed while it wrote (0.5 seconds for 285 MB of small rows, 0.1 seconds for 205
+    /// MB of large ones, on one computer of 2026).
     ///
     /// # Errors
     ///

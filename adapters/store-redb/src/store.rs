@@ -132,7 +132,8 @@ impl Redb {
     /// Moves rows to the front of the file and gives the room behind them back to the system;
     /// tells whether that made it smaller.
     ///
-    /// Nothing happens while a view is alive. Commits wait meanwhile.
+    /// Nothing happens while a view is alive. Commits wait meanwhile, and so does taking a view, which
+    /// blocks its thread: a matter of seconds for hundreds of megabytes, so for quiet moments.
     ///
     /// # Errors
     ///

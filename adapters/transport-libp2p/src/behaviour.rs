@@ -76,6 +76,18 @@ impl fmt::Display for Closing {
 
 impl std::error::Error for Closing {}
 
+/// Refuses what came of a dial to a peer on whom this side hung up meanwhile.
+#[derive(Debug)]
+struct Cancelled;
+
+impl fmt::Display for Cancelled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this side hung up meanwhile")
+    }
+}
+
+impl std::error::Error for Cancelled {}
+
 /// The connection that is the link to a peer.
 struct Live {
     connection: ConnectionId,
@@ -294,12 +306,15 @@ impl NetworkBehaviour for Behaviour {
 
     fn handle_established_outbound_connection(
         &mut self,
-        _: ConnectionId,
+        connection: ConnectionId,
         peer: libp2p::PeerId,
         _: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<Handler, ConnectionDenied> {
+        if self.cancelled.remove(&connection) {
+            return Err(ConnectionDenied::new(Cancelled));
+        }
         self.handler(&peer, true)
     }
 

@@ -75,6 +75,7 @@ pub struct Edit {
 /// What an edit does to its field. Each kind touches one facet of the field, and facets of one field
 /// never disturb each other.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
 pub enum Change {
     /// Writes the register.
     Set(Value),

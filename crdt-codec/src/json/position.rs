@@ -72,14 +72,15 @@ impl fmt::Debug for Position {
 /// Returns a position between two others, either of which may be absent.
 ///
 /// `unique` are a few random bytes, always the same number of them; they make the positions of two
-/// writers who insert at one place at one time differ, so that later elements fit between. Appending,
-/// prepending and inserting behind the last insertion count up or down, so positions grow with the
-/// logarithm of the number of such insertions.
+/// writers who insert at one place at one time differ, so that later elements fit between. (A last
+/// byte of 0 counts as 1.) Appending, prepending and inserting beside the last insertion count up or
+/// down, so positions grow with the logarithm of the number of such insertions; about 15 bytes after
+/// 100,000 at one place.
 ///
 /// # Errors
 ///
-/// [`PositionError::NotAscending`] if `left >= right`; [`PositionError::TooLong`] after thousands of
-/// insertions between one pair of neighbours in an order that does not count.
+/// [`PositionError::NotAscending`] if `left >= right`; [`PositionError::TooLong`] after a few hundred
+/// insertions that alternate between two sides of one place, or others in no order that counts.
 ///
 /// # Examples
 ///
@@ -187,10 +188,14 @@ fn neighbours(of: &[u8], unique: &[u8], step: i64) -> impl Iterator<Item = Posit
     ways.flat_map(move |bytes| (0..=4).filter_map(move |length| read(bytes, length)))
 }
 
+/// Puts unique bytes behind a counter.
 fn close(mut bytes: Vec<u8>, unique: &[u8]) -> Result<Position, PositionError> {
     bytes.extend_from_slice(unique);
-    if bytes.last() == Some(&0) {
-        bytes.push(ZERO);
+    match (bytes.last_mut(), unique.is_empty()) {
+        // Always as many bytes as `unique` has, so that the counter is found again.
+        (Some(last @ 0), false) => *last = 1,
+        (Some(0), true) => bytes.push(ZERO),
+        _ => {}
     }
     Position::new(bytes)
 }

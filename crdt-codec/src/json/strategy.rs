@@ -11,6 +11,7 @@ pub const DEFINITION_FIELDS_MAX: usize = 1_024;
 
 /// How concurrent changes of one field come together.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Strategy {
     /// The last write wins as a whole; concurrent losers stay readable as conflicts.
     #[default]

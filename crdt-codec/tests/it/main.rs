@@ -1,5 +1,12 @@
 //! Laws and scenarios of the codec.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "helpers of tests, which may panic and look at one variant of many"
+)]
+
 mod laws;
 mod oracle;
 mod props;

@@ -135,6 +135,7 @@ fn field(edits: &Edits<'_>, strategy: Option<&Strategy>) -> Option<Ipld> {
             let entries = map(&below, Some(definition));
             (!entries.is_empty() || present()).then_some(Ipld::Map(entries))
         }
+        Some(_) => unreachable!("a strategy that the oracle does not know"),
     }
 }
 

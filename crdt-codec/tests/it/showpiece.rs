@@ -33,7 +33,7 @@ fn each_order<T>(items: &mut [T], count: usize, visit: &mut impl FnMut(&[T])) {
     for at in 0..count {
         each_order(items, count - 1, visit);
         if at + 1 < count {
-            items.swap(if count % 2 == 0 { at } else { 0 }, count - 1);
+            items.swap(if count.is_multiple_of(2) { at } else { 0 }, count - 1);
         }
     }
 }

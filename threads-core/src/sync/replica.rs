@@ -326,6 +326,12 @@ impl Replica {
         }
     }
 
+    /// Tells whether a peer and this one have told each other which threads they follow.
+    #[must_use]
+    pub fn introduced(&self, peer: &PeerKey) -> bool {
+        self.sessions.get(peer).is_some_and(|it| it.tags_sent && it.tags_received)
+    }
+
     /// How far a thread is from level with a peer.
     #[must_use]
     pub fn progress(&self, peer: &PeerKey, thread: &ThreadId) -> Option<Progress> {
@@ -528,7 +534,8 @@ fn offer_in(session: &mut Session, slots: &BTreeMap<ThreadId, Slot>) {
     session
         .offered
         .extend(fresh.iter().take(tags.len()).map(|(id, _)| **id));
-    if !tags.is_empty() {
+    if !tags.is_empty() || !session.tags_sent {
+        session.tags_sent = true;
         session.urgent.push_back(Message::Threads { tags }.encode());
     }
     match_in(session, slots);
@@ -841,6 +848,7 @@ impl Step<'_, '_> {
                     });
                 }
                 session.tags.extend(tags);
+                session.tags_received = true;
                 match_in(session, slots);
                 Ok(())
             }

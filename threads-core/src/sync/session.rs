@@ -22,6 +22,10 @@ pub(super) struct Session {
     pub(super) offered: Vec<ThreadId>,
     /// The other side's tags, in its order.
     pub(super) tags: Vec<Tag>,
+    /// Whether the other side sent its tags, even none.
+    pub(super) tags_received: bool,
+    /// Whether tags were sent to the other side, even none.
+    pub(super) tags_sent: bool,
     pub(super) matched: BTreeMap<ThreadId, Matched>,
     pub(super) thread_of_number: BTreeMap<u32, ThreadId>,
     /// Encoded messages that wait to be sent before anything else.
@@ -75,6 +79,8 @@ impl Session {
             remote_nonce: None,
             offered: Vec::new(),
             tags: Vec::new(),
+            tags_received: false,
+            tags_sent: false,
             matched: BTreeMap::new(),
             thread_of_number: BTreeMap::new(),
             urgent: VecDeque::new(),

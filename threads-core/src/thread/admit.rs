@@ -444,7 +444,7 @@ impl Thread {
                 seq,
                 records: admitted,
             };
-            admission.changes.events.push(event);
+            admission.changes.tell(self.id, event);
         }
         Ok(admitted)
     }
@@ -644,7 +644,7 @@ impl Thread {
         if let Some(roster) = &roster
             && self.apply_roster(SeatId(id.0), record.id, roster)
         {
-            admission.changes.events.push(ThreadEvent::RosterChanged);
+            admission.changes.tell(self.id, ThreadEvent::RosterChanged);
         }
         self.save_control(&control, &frame, roster.as_deref(), admission.changes);
         for log in self.logs_opened_by(&control) {

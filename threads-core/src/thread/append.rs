@@ -200,7 +200,7 @@ impl Thread {
         entry.admitted_stamp = tip.stamp;
         self.save_log(log, changes);
         let records = tip.seq - first.seq;
-        changes.events.push(ThreadEvent::Admitted {
+        changes.tell(self.id, ThreadEvent::Admitted {
             log,
             seq: tip.seq,
             records,

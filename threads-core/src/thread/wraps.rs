@@ -158,7 +158,7 @@ impl Thread {
     ) -> Result<(), StoreError> {
         self.keys.insert(epoch, (domain, key));
         self.save(changes);
-        changes.events.push(ThreadEvent::KeyCame { domain, epoch });
+        changes.tell(self.id, ThreadEvent::KeyCame { domain, epoch });
         let gaps: Vec<LogId> = self
             .logs
             .iter()
@@ -213,7 +213,7 @@ impl Thread {
                         let sealed = record.roster.unwrap_or_default();
                         if let Some(roster) = self.open_roster(id, of, sealed, context) {
                             if self.apply_roster(SeatId(id.0), record.id, &roster) {
-                                changes.events.push(ThreadEvent::RosterChanged);
+                                changes.tell(self.id, ThreadEvent::RosterChanged);
                             }
                             self.save_late_roster(view, record.id, &roster, changes)?;
                         }
@@ -258,7 +258,7 @@ impl Thread {
             .open(context, record.body, &mut self.scratch)
             .is_err()
         {
-            changes.events.push(ThreadEvent::Quarantined {
+            changes.tell(self.id, ThreadEvent::Quarantined {
                 record: place,
                 reason: super::Quarantine::DoesNotOpen,
             });

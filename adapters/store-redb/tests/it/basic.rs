@@ -265,6 +265,36 @@ fn compacting_gives_room_back_and_keeps_rows() {
 }
 
 #[test]
+fn value_just_under_a_page_wastes_little() {
+    let bytes_for = |value: usize| {
+        let folder = Folder::new();
+        let path = folder.file("store.redb");
+        let store = Redb::open(&path).unwrap();
+        let mut batch = Batch::new();
+        for at in 0..64_u8 {
+            batch.put(Table::Runs, vec![at; 48], vec![at; value]);
+        }
+        block_on(store.commit(batch)).unwrap();
+        block_on(store.compact()).unwrap();
+        block_on(store.close()).unwrap();
+        usize::try_from(fs::metadata(&path).unwrap().len()).unwrap()
+    };
+    for page in [1 << 14, 1 << 16, 1 << 17] {
+        // The front page of the crate names this size.
+        let fits = bytes_for(page - 64);
+        assert!(
+            fits < 64 * page * 110 / 100,
+            "{fits} bytes for pages of {page}"
+        );
+        let spills = bytes_for(page - 63);
+        assert!(
+            spills > 64 * page * 190 / 100,
+            "{spills} bytes for pages of {page}"
+        );
+    }
+}
+
+#[test]
 fn open_after_a_kill_repairs_unless_the_store_had_settled() {
     let folder = Folder::new();
     let (path, copy) = (folder.file("store.redb"), folder.file("copy.redb"));

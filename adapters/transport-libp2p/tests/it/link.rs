@@ -1,4 +1,4 @@
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use leno_transport_libp2p::ListenError;
 use leno_transport_trait::TransportError;
 
@@ -196,5 +196,26 @@ fn unusable_addresses_to_listen_on_are_refused() {
             matches!(refused, ListenError::CannotListen { .. }),
             "{refused:?}"
         );
+    });
+}
+
+#[test]
+fn hang_up_stops_a_dial_under_way() {
+    run(async {
+        for (near, far) in [(1, 2), (2, 1)] {
+            let (alice, bob) = (listen(near, TCP).await, listen(far, TCP).await);
+            let there = address(&bob);
+            let (dialled, ()) = join(alice.dial(&there), alice.hang_up(bob.local())).await;
+            assert!(
+                matches!(dialled, Err(TransportError::Unreachable { .. })),
+                "{dialled:?}"
+            );
+            // Nobody heard of it: what comes first is the next link, on both sides.
+            alice.dial(&there).await.unwrap();
+            assert_eq!(connected(&alice).await, (bob.local(), 1));
+            assert_eq!(connected(&bob).await, (alice.local(), 1));
+            alice.send(bob.local(), vec![1]).await.unwrap();
+            assert_eq!(message(&bob).await, [1]);
+        }
     });
 }
