@@ -329,7 +329,9 @@ impl Replica {
     /// Tells whether a peer and this one have told each other which threads they follow.
     #[must_use]
     pub fn introduced(&self, peer: &PeerKey) -> bool {
-        self.sessions.get(peer).is_some_and(|it| it.tags_sent && it.tags_received)
+        self.sessions
+            .get(peer)
+            .is_some_and(|it| it.tags_sent && it.tags_received)
     }
 
     /// How far a thread is from level with a peer.
@@ -1140,7 +1142,7 @@ impl Step<'_, '_> {
         let governed = self
             .changes
             .events
-            .contains(&ThreadEvent::GovernanceChanged);
+            .contains(&(id, ThreadEvent::GovernanceChanged));
         if !governed {
             return Ok(());
         }

@@ -295,9 +295,7 @@ impl Thread {
     pub(crate) fn keep_fork(&self, proof: ForkProof, changes: &mut Changes) {
         let key = keys::suffixed(self.number, &[&proof.log().0, &proof.seq().to_be_bytes()]);
         changes.batch.put(Table::Evidence, key, proof.encode());
-        changes
-            .events
-            .push(ThreadEvent::Forked { log: proof.log() });
+        changes.tell(self.id, ThreadEvent::Forked { log: proof.log() });
         changes.forks.push(proof);
     }
 
@@ -418,8 +416,7 @@ impl Thread {
                     log.parked = Some(parked);
                     admission
                         .changes
-                        .events
-                        .push(ThreadEvent::Waits { log: id, parked });
+                        .tell(self.id, ThreadEvent::Waits { log: id, parked });
                     break;
                 }
                 Judgement::Bad(reason) => {
@@ -471,9 +468,7 @@ impl Thread {
         encoder.uint(reason.number());
         let key = keys::record(self.number, log_number, record.seq);
         changes.batch.put(Table::Parked, key, encoder.into_vec());
-        changes
-            .events
-            .push(ThreadEvent::Quarantined { record, reason });
+        changes.tell(self.id, ThreadEvent::Quarantined { record, reason });
     }
 
     /// Judges a record by the facts that it names. See the rules in `docs/format.md`, "Admission".
@@ -626,8 +621,7 @@ impl Thread {
         if changed {
             admission
                 .changes
-                .events
-                .push(ThreadEvent::GovernanceChanged);
+                .tell(self.id, ThreadEvent::GovernanceChanged);
         }
         let roster = match (record.roster, record.key) {
             (

@@ -200,11 +200,14 @@ impl Thread {
         entry.admitted_stamp = tip.stamp;
         self.save_log(log, changes);
         let records = tip.seq - first.seq;
-        changes.tell(self.id, ThreadEvent::Admitted {
-            log,
-            seq: tip.seq,
-            records,
-        });
+        changes.tell(
+            self.id,
+            ThreadEvent::Admitted {
+                log,
+                seq: tip.seq,
+                records,
+            },
+        );
     }
 
     /// Writes a control record; it takes effect here at once.
@@ -334,9 +337,7 @@ impl Thread {
     pub fn retire_log(&mut self, changes: &mut Changes) {
         if let Some(writer) = self.writer.take() {
             self.retired = Some(writer.incarnation);
-            changes
-                .events
-                .push(ThreadEvent::OwnLogAhead { log: writer.log() });
+            changes.tell(self.id, ThreadEvent::OwnLogAhead { log: writer.log() });
             self.save(changes);
         }
     }

@@ -258,10 +258,13 @@ impl Thread {
             .open(context, record.body, &mut self.scratch)
             .is_err()
         {
-            changes.tell(self.id, ThreadEvent::Quarantined {
-                record: place,
-                reason: super::Quarantine::DoesNotOpen,
-            });
+            changes.tell(
+                self.id,
+                ThreadEvent::Quarantined {
+                    record: place,
+                    reason: super::Quarantine::DoesNotOpen,
+                },
+            );
             return;
         }
         sink(&Opened {

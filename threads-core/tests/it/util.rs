@@ -93,7 +93,8 @@ impl Peer {
     }
 
     pub(crate) fn commit(&mut self, changes: Changes) {
-        self.events.extend(changes.events.into_iter().map(|(_, event)| event));
+        self.events
+            .extend(changes.events.into_iter().map(|(_, event)| event));
         self.forks += changes.forks.len();
         block_on(self.store.commit(changes.batch)).unwrap();
     }
