@@ -2,15 +2,22 @@
 //!
 //! 1. Power belongs to grants. The genesis makes the owner's; every other one is made by an op of a
 //!    control record.
-//! 2. An op stands if a grant to its author's seat, itself standing and in the op's causal past,
-//!    permits it: [`Role::may_grant`] for grants, a reading role for epochs, a writing role for
-//!    openings.
+//! 2. An op stands if a grant to its author's seat, itself standing, in the op's causal past and not
+//!    expired at the op's stamp, permits it: [`Role::may_grant`] for grants, a reading role for
+//!    epochs, a writing role for openings.
 //! 3. A grant is in the past of an op if the op's control frontier reaches it.
 //! 4. An opening stands if its grant is its author's, and the log's key signed it for this seat.
-//! 5. An op that does not stand is void, alone; its record and its log go on.
+//! 5. A grant that names a line stands if the line begins in its past, and its author is a seat of
+//!    that line or an owner.
+//! 6. An epoch stands if its parents began in its past, and it did not begin there itself.
+//! 7. An op that does not stand is void, alone; its record and its log go on.
+//! 8. A log may be opened twice, and a seat granted twice, by records that know nothing of each
+//!    other. All of them stand; the log's first record names the one that it begins at.
 //!
-//! Nothing here reads data records. With these rules the answer only grows with the set; removals
-//! and fences, which take away, are evaluated over the same records and bytes.
+//! Each rule looks only at an op's own past, so the outcome is a function of the set of records,
+//! whatever the order in which they came. Nothing here reads data records. With these rules the
+//! answer only grows with the set; removals and fences, which take away, are evaluated over the same
+//! records and bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +25,7 @@ use leno_crdt_codec::{LogId, Stamp};
 
 use crate::control::{EpochOp, FrameOp, GrantOp, OpenOp, Role};
 use crate::frontier::Frontier;
-use crate::{EpochId, Genesis, OpRef, RecordRef, SeatId, ThreadId, Tip};
+use crate::{EpochId, Genesis, OpRef, RecordId, RecordRef, SeatId, ThreadId, Tip};
 
 /// A control record as evaluation sees it: where it stands, what it has seen, what it says.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -42,6 +49,19 @@ pub struct Grant {
     pub record: Option<RecordRef>,
     /// The grant under which it was given.
     pub issuer: Option<OpRef>,
+    /// The line that the seat belongs to by this grant: the grant that began it.
+    pub line: OpRef,
+    /// Whether the seat had no grant in the past of this one.
+    pub is_first: bool,
+}
+
+impl Grant {
+    /// Tells whether the grant has not ended at a stamp.
+    #[must_use]
+    pub fn holds_at(&self, stamp: Stamp) -> bool {
+        let expires = self.op.expires_millis.map(Stamp::from_millis);
+        expires.is_none_or(|expires| stamp <= expires)
+    }
 }
 
 /// A data log that may be written.
@@ -72,9 +92,18 @@ pub enum VoidReason {
     /// The log's key did not sign the opening.
     #[error("the log's key did not sign its opening")]
     NotSigned,
-    /// The key already serves as a log or a seat.
+    /// An op before it in the same record opens the same log.
     #[error("the key already serves in this thread")]
     KeyTaken,
+    /// The line that a grant names does not begin in its past, or is not its author's.
+    #[error("it names a line that its author is not of")]
+    NotAuthorsLine,
+    /// An epoch names itself as parent, or a parent that did not begin in its past.
+    #[error("it names parents that did not begin before it")]
+    BadParents,
+    /// The epoch began in the op's past already: its key is not new.
+    #[error("the epoch began before")]
+    EpochTaken,
 }
 
 /// What a control record changed.
@@ -97,9 +126,20 @@ pub struct Governance {
     thread: ThreadId,
     grants: BTreeMap<OpRef, Grant>,
     seats: BTreeMap<SeatId, BTreeSet<OpRef>>,
-    openings: BTreeMap<LogId, Opening>,
-    epochs: BTreeMap<EpochId, EpochOp>,
+    /// Every opening of a log, sorted by the op that made it.
+    openings: BTreeMap<LogId, BTreeMap<OpRef, Opening>>,
+    /// The opening that a log's first record names.
+    begun: BTreeMap<LogId, OpRef>,
+    epochs: BTreeMap<EpochId, BTreeMap<u32, Epoch>>,
     void: BTreeMap<OpRef, VoidReason>,
+}
+
+/// An epoch of one key domain, by all the records that began it.
+#[derive(Clone, Debug)]
+struct Epoch {
+    op: EpochOp,
+    /// The first record of each control log that began it.
+    began: Frontier,
 }
 
 impl Governance {
@@ -125,10 +165,13 @@ impl Governance {
                     op,
                     record: None,
                     issuer: None,
+                    line: name,
+                    is_first: true,
                 },
             )]),
             seats: BTreeMap::from([(genesis.owner, BTreeSet::from([name]))]),
             openings: BTreeMap::new(),
+            begun: BTreeMap::new(),
             epochs: BTreeMap::new(),
             void: BTreeMap::new(),
         }
@@ -145,7 +188,7 @@ impl Governance {
             };
             let change = match op {
                 FrameOp::Grant(op) => self.grant(name, seat, op, record),
-                FrameOp::Open(op) => self.open(seat, op, record),
+                FrameOp::Open(op) => self.open(name, seat, op, record),
                 FrameOp::Epoch(op) => self.begin(seat, op, record),
             };
             changes.push(change.unwrap_or_else(|reason| {
@@ -169,34 +212,66 @@ impl Governance {
             .min_by_key(|(name, grant)| (grant.op.role, *name))
             .map(|(name, _)| name)
             .ok_or(VoidReason::NotPermitted)?;
-        if self.openings.contains_key(&op.seat.control_log()) {
-            return Err(VoidReason::KeyTaken);
-        }
+        let before: Vec<OpRef> = self
+            .grants_in_past(op.seat, record)
+            .filter(|(_, grant)| grant.is_first)
+            .map(|(_, grant)| grant.line)
+            .collect();
+        let line = match op.line {
+            Some(line) => self.line_in_past(line, author, record)?,
+            // A seat that has a grant stays in its line.
+            None => before.iter().min().copied().unwrap_or(name),
+        };
         let grant = Grant {
             op: op.clone(),
             record: Some(record.place),
             issuer: Some(issuer),
+            line,
+            is_first: before.is_empty(),
         };
         self.grants.insert(name, grant);
         self.seats.entry(op.seat).or_default().insert(name);
         Ok(GovernanceChange::Granted(name))
     }
 
+    /// Checks that `author` may add seats to a line.
+    fn line_in_past(
+        &self,
+        line: OpRef,
+        author: SeatId,
+        record: &ControlRecord,
+    ) -> Result<OpRef, VoidReason> {
+        let begins = self.grants.get(&line).is_some_and(|grant| {
+            grant.line == line
+                && grant
+                    .record
+                    .is_none_or(|at| at == record.place || record.past.seq(&at.log) >= at.seq)
+        });
+        let is_authors = self
+            .grants_in_past(author, record)
+            .any(|(_, grant)| grant.line == line || grant.op.role == Role::Owner);
+        if begins && is_authors {
+            return Ok(line);
+        }
+        Err(VoidReason::NotAuthorsLine)
+    }
+
     fn open(
         &mut self,
+        name: OpRef,
         author: SeatId,
         op: &OpenOp,
         record: &ControlRecord,
     ) -> Result<GovernanceChange, VoidReason> {
-        let grant = self
+        let role = self
             .grants_in_past(author, record)
             .find(|(name, _)| *name == op.grant)
             .map(|(_, grant)| grant.op.role)
             .ok_or(VoidReason::NotAuthorsGrant)?;
-        if !grant.writes() {
+        if !role.writes() {
             return Err(VoidReason::NotPermitted);
         }
-        if self.openings.contains_key(&op.log) || self.seats.contains_key(&SeatId(op.log.0)) {
+        if self.opening_by(&op.log, &record.place.id).is_some() {
             return Err(VoidReason::KeyTaken);
         }
         if !op.is_signed(self.thread, author) {
@@ -209,7 +284,10 @@ impl Governance {
             record: record.place,
             tip: Tip::opened_by(record.place.id, record.stamp),
         };
-        self.openings.insert(op.log, opening);
+        self.openings
+            .entry(op.log)
+            .or_default()
+            .insert(name, opening);
         Ok(GovernanceChange::Opened(op.log))
     }
 
@@ -225,10 +303,35 @@ impl Governance {
         {
             return Err(VoidReason::NotPermitted);
         }
+        let mut seen = record.past.clone();
+        seen.raise(record.place.log, record.place.seq);
+        if self.epoch_began(op.domain, &op.epoch, &seen) {
+            return Err(VoidReason::EpochTaken);
+        }
+        if !op
+            .parents
+            .iter()
+            .all(|parent| self.epoch_began(op.domain, parent, &seen))
+        {
+            return Err(VoidReason::BadParents);
+        }
+        let (of_id, place) = (self.epochs.entry(op.epoch).or_default(), record.place);
+        let epoch = of_id.entry(op.domain).or_insert_with(|| Epoch {
+            op: op.clone(),
+            began: Frontier::new(),
+        });
         // The same commitment again is the same key: what is known of it adds up.
-        let epoch = self.epochs.entry(op.epoch).or_insert_with(|| op.clone());
-        let parents: BTreeSet<_> = epoch.parents.iter().chain(&op.parents).copied().collect();
-        epoch.parents = parents.into_iter().collect();
+        let parents: BTreeSet<_> = epoch
+            .op
+            .parents
+            .iter()
+            .chain(&op.parents)
+            .copied()
+            .collect();
+        epoch.op.parents = parents.into_iter().collect();
+        if epoch.began.seq(&place.log) == 0 {
+            epoch.began.raise(place.log, place.seq);
+        }
         Ok(GovernanceChange::Began(op.epoch))
     }
 
@@ -238,11 +341,19 @@ impl Governance {
         record: &'a ControlRecord,
     ) -> impl Iterator<Item = (OpRef, &'a Grant)> {
         self.grants_of(seat).filter(|(_, grant)| {
-            grant.record.is_none_or(|at| {
+            let is_past = grant.record.is_none_or(|at| {
                 // Ops of one record see the ones before them.
                 at == record.place || record.past.seq(&at.log) >= at.seq
-            })
+            });
+            is_past && grant.holds_at(record.stamp)
         })
+    }
+
+    /// The most privileged role that a control record's author had by its own past.
+    pub(crate) fn role_in(&self, record: &ControlRecord) -> Option<Role> {
+        self.grants_in_past(SeatId(record.place.log.0), record)
+            .map(|(_, grant)| grant.op.role)
+            .min()
     }
 
     /// The standing grants of a seat.
@@ -254,9 +365,8 @@ impl Governance {
     /// The number of the member that a seat belongs to: the grant that began its line.
     #[must_use]
     pub fn member(&self, seat: SeatId) -> Option<OpRef> {
-        self.grants_of(seat)
-            .map(|(name, grant)| grant.op.line.unwrap_or(name))
-            .min()
+        let first = self.grants_of(seat).filter(|(_, grant)| grant.is_first);
+        first.map(|(_, grant)| grant.line).min()
     }
 
     /// The most privileged role of a seat.
@@ -268,8 +378,14 @@ impl Governance {
     /// The grant under which a seat would write.
     #[must_use]
     pub fn writing_grant(&self, seat: SeatId) -> Option<OpRef> {
+        self.writing_grant_at(seat, Stamp::ZERO)
+    }
+
+    /// The grant under which a seat would write at a stamp: one that has not ended by then.
+    #[must_use]
+    pub fn writing_grant_at(&self, seat: SeatId, stamp: Stamp) -> Option<OpRef> {
         self.grants_of(seat)
-            .filter(|(_, grant)| grant.op.role.writes())
+            .filter(|(_, grant)| grant.op.role.writes() && grant.holds_at(stamp))
             .min_by_key(|(name, grant)| (grant.op.role, *name))
             .map(|(name, _)| name)
     }
@@ -297,41 +413,93 @@ impl Governance {
         readers.map(|grant| (grant.op.seat, grant.op.kem))
     }
 
-    /// The opening of a data log, if it stands.
+    /// The opening of a data log, if it stands: the one that its first record names; while the log is
+    /// empty, of several the lowest.
     #[must_use]
     pub fn opening(&self, log: &LogId) -> Option<&Opening> {
-        self.openings.get(log)
+        let openings = self.openings.get(log)?;
+        let begun = self.begun.get(log).and_then(|name| openings.get(name));
+        begun.or_else(|| openings.values().next())
+    }
+
+    /// The opening of a data log that a control record made.
+    pub(crate) fn opening_by(&self, log: &LogId, record: &RecordId) -> Option<(OpRef, &Opening)> {
+        let openings = self.openings.get(log)?;
+        openings
+            .iter()
+            .find(|(name, _)| name.record == *record)
+            .map(|(name, opening)| (*name, opening))
+    }
+
+    /// Settles which opening a log begins at: the one that its first record names.
+    pub(crate) fn settle(&mut self, log: LogId, record: &RecordId) {
+        if let Some((name, _)) = self.opening_by(&log, record) {
+            self.begun.insert(log, name);
+        }
     }
 
     /// All data logs that may be written.
     pub fn openings(&self) -> impl Iterator<Item = (LogId, &Opening)> {
-        self.openings.iter().map(|(log, opening)| (*log, opening))
+        let logs = self.openings.keys();
+        logs.filter_map(|log| self.opening(log).map(|opening| (*log, opening)))
     }
 
-    /// An epoch that began.
+    /// An epoch that began, in the lowest key domain if there are several.
     #[must_use]
     pub fn epoch(&self, id: &EpochId) -> Option<&EpochOp> {
-        self.epochs.get(id)
+        let domains = self.epochs.get(id)?;
+        domains.values().next().map(|epoch| &epoch.op)
+    }
+
+    /// An epoch of a key domain that began.
+    #[must_use]
+    pub fn epoch_in(&self, domain: u32, id: &EpochId) -> Option<&EpochOp> {
+        let epoch = self.epochs.get(id)?.get(&domain)?;
+        Some(&epoch.op)
+    }
+
+    /// Tells whether an epoch began at or below a control frontier.
+    #[must_use]
+    pub fn epoch_began(&self, domain: u32, id: &EpochId, frontier: &Frontier) -> bool {
+        let epoch = self.epochs.get(id).and_then(|it| it.get(&domain));
+        epoch.is_some_and(|epoch| {
+            let mut began = epoch.began.iter();
+            began.any(|(log, seq)| frontier.seq(&log) >= seq)
+        })
     }
 
     /// All epochs.
     pub fn epochs(&self) -> impl Iterator<Item = &EpochOp> {
-        self.epochs.values()
+        self.epochs
+            .values()
+            .flat_map(BTreeMap::values)
+            .map(|it| &it.op)
     }
 
     /// The epoch to seal under: one that no other one descends from, of several the lowest id.
     #[must_use]
     pub fn sealing_epoch(&self, domain: u32) -> Option<EpochId> {
-        let of_domain = || {
-            self.epochs
-                .values()
-                .filter(move |epoch| epoch.domain == domain)
-        };
-        let parents: BTreeSet<_> = of_domain().flat_map(|epoch| &epoch.parents).collect();
-        of_domain()
-            .map(|epoch| epoch.epoch)
+        self.sealing_epoch_among(domain, |_| true)
+    }
+
+    /// As [`Governance::sealing_epoch`], among the epochs that `held` tells: one whose key was never
+    /// handed over stops nobody from writing.
+    pub(crate) fn sealing_epoch_among(
+        &self,
+        domain: u32,
+        held: impl Fn(&EpochId) -> bool,
+    ) -> Option<EpochId> {
+        let of_domain: Vec<&EpochOp> = self
+            .epochs()
+            .filter(|it| it.domain == domain && held(&it.epoch))
+            .collect();
+        let parents: BTreeSet<_> = of_domain.iter().flat_map(|it| &it.parents).collect();
+        let ids = || of_domain.iter().map(|it| it.epoch);
+        // Colluding minters of one key could make a circle; then all of them are as good.
+        ids()
             .filter(|id| !parents.contains(id))
             .min()
+            .or(ids().min())
     }
 
     /// The ops that do not stand, and why.

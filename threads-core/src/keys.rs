@@ -21,6 +21,14 @@ pub(crate) fn record(thread: u32, log: u32, seq: Seq) -> Vec<u8> {
     key
 }
 
+/// A place at which a log's control frontier changed. Begins with a thread number that no thread has,
+/// so that reading the rows of a thread's logs never meets one.
+pub(crate) fn step(thread: u32, log: u32, seq: Seq) -> Vec<u8> {
+    let mut key = u32::MAX.to_be_bytes().to_vec();
+    key.extend_from_slice(&record(thread, log, seq));
+    key
+}
+
 /// A thread, then anything.
 pub(crate) fn suffixed(thread: u32, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = self::thread(thread);

@@ -2,6 +2,7 @@
 
 pub mod acl;
 mod control;
+pub mod cut;
 mod epoch;
 pub mod fork;
 mod frontier;

@@ -4,6 +4,8 @@
 //! thread, log, seq, `prev`, digests and unchanged fields. [`Run::verify`] derives them, hashes the
 //! chain and checks the one signature at its end; nothing of a run is believed before that.
 
+use std::borrow::Cow;
+
 use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder};
 use leno_crdt_codec::{LogId, Seq, Stamp};
 
@@ -397,6 +399,26 @@ impl<'a> VerifiedRun<'a> {
     #[must_use]
     pub fn as_run(&self) -> Run<'a> {
         self.run
+    }
+
+    /// The encoded items of the records after `seq`. An item is coded against the record before it,
+    /// so they are a run of their own under the same signature.
+    pub(crate) fn items_after(&self, seq: Seq) -> Result<Cow<'a, [u8]>, VerifyError> {
+        let skipped = seq.saturating_sub(self.first.seq);
+        if skipped == 0 {
+            return Ok(Cow::Borrowed(self.run.items));
+        }
+        let mut decoder = Decoder::new(self.run.items);
+        let count = decoder.array()?;
+        let mut left = count;
+        for _ in 0..skipped {
+            decoder.skip()?;
+            left = left.saturating_sub(1);
+        }
+        let rest = self.run.items.get(decoder.offset()..).unwrap_or_default();
+        let mut encoder = Encoder::append_to(Vec::with_capacity(rest.len() + 3));
+        encoder.array(left).raw(rest);
+        Ok(Cow::Owned(encoder.into_vec()))
     }
 
     /// The encoded seal context of one of this run's records: the associated data of its parts.

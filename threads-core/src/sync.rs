@@ -14,15 +14,22 @@
 //!
 //! [`Changes`]: crate::thread::Changes
 
+mod error;
 mod message;
+mod offer;
 mod replica;
+mod send;
 mod session;
+mod slot;
+mod step;
 
+pub use error::SyncError;
 pub use message::{
-    HaveLog, LOGS_MAX, LogName, Message, RANGE_BYTES, SHORT_HASH_BYTES, SYNC_MESSAGE_BYTES_MAX,
-    SYNC_VERSION, TAGS_MAX, Tag, WRAPS_MAX,
+    EPOCHS_MAX, HaveLog, LOGS_MAX, LogName, Message, RANGE_BYTES, SHORT_HASH_BYTES,
+    SYNC_MESSAGE_BYTES_MAX, SYNC_VERSION, TAGS_MAX, Tag, WRAPS_MAX,
 };
-pub use replica::{Joining, Level, Progress, Replica, ReplicaSink, Slot, SyncError};
+pub use replica::{Level, Progress, Replica, ReplicaSink};
+pub use slot::{Joining, Slot};
 
 /// A peer: the Ed25519 key of its device, proven by the transport.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

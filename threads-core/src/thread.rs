@@ -25,27 +25,36 @@ use crate::{EpochId, Genesis, RecordId, RecordRef, SeatId, ThreadId};
 
 mod admit;
 mod append;
+mod cut;
 mod load;
 mod log;
 mod read;
+mod receive;
 mod roster;
 mod wraps;
 
-pub use admit::{ReceiveError, Received};
 pub use append::{AppendError, Appended, BODY_ENCODING};
 pub use load::LoadError;
 pub use log::{LogStatus, Parked};
+pub use receive::{ReceiveError, Received};
 pub use roster::{Roster, SeatFact};
 pub use wraps::TakeWrapError;
+pub(crate) use wraps::{WrapTag, tag_of};
 
 use append::DataWriter;
-use log::Log;
+use log::{Log, Origin};
 
 /// How far ahead of the receiver's clock a stamp may be before its record is held.
 pub const SKEW_MILLIS_MAX: u64 = 10 * 60 * 1000;
 
 /// Most records of one log that are stored and not admitted.
 pub const PARKED_RECORDS_MAX: u64 = 1 << 20;
+
+/// Most wraps of one epoch for one seat that peers may hand over: of junk and of good ones.
+pub const WRAPS_PER_SEAT_MAX: usize = 4;
+
+/// Most sealers that are kept ready.
+const SEALERS_MAX: usize = 4096;
 
 /// A member's keys in one thread.
 pub struct Seat {
@@ -85,12 +94,14 @@ pub struct Thread {
     roster: Roster,
     control_rows: u64,
     keys: BTreeMap<EpochId, (u32, EpochKey)>,
-    /// Wraps that are kept here.
-    wrapped: BTreeSet<(EpochId, SeatId)>,
+    /// Wraps that are kept here: several for one seat, because whoever is not the recipient cannot
+    /// tell a good one from junk.
+    wrapped: BTreeMap<(EpochId, SeatId), BTreeSet<WrapTag>>,
     // Looked up, never iterated.
     sealers: HashMap<(LogId, Option<EpochId>), Sealer>,
     logs: BTreeMap<LogId, Log>,
     numbers: BTreeMap<LogId, u32>,
+    ids: BTreeMap<u32, LogId>,
     writer: Option<DataWriter>,
     /// The incarnation of the own data log that was given up last.
     retired: Option<u64>,
@@ -328,6 +339,12 @@ impl Thread {
         self.logs.iter().map(|(id, log)| log.status(*id))
     }
 
+    /// The logs in the order in which they were opened here: none before the record that opens it.
+    pub(crate) fn logs_as_opened(&self) -> impl Iterator<Item = LogStatus> + '_ {
+        let logs = self.ids.values();
+        logs.filter_map(|id| self.logs.get(id).map(|log| log.status(*id)))
+    }
+
     /// Where one log stands.
     #[must_use]
     pub fn log(&self, id: &LogId) -> Option<LogStatus> {
@@ -356,20 +373,27 @@ impl Thread {
                     Sealer::for_bodies(suite, key, self.id, log)
                 }
             };
+            if self.sealers.len() >= SEALERS_MAX {
+                self.sealers.clear();
+            }
             self.sealers.insert((log, epoch), sealer);
         }
         self.sealers.get(&(log, epoch))
     }
 
-    /// Gives a newly opened log a number and a place among the others.
-    fn add_log(&mut self, id: LogId, log: impl FnOnce(u32) -> Log) {
-        if self.numbers.contains_key(&id) && self.logs.contains_key(&id) {
+    /// Gives a newly opened log a number and a place among the others, or another place to begin.
+    fn add_log(&mut self, id: LogId, origin: Origin) {
+        if let Some(log) = self.logs.get_mut(&id) {
+            if log.tip.seq == 0 {
+                log.add_origin(origin);
+            }
             return;
         }
         let next = u32::try_from(self.numbers.len()).expect("a thread has fewer than 2^32 logs");
         // A log that is being loaded has its number already.
         let number = *self.numbers.entry(id).or_insert(next);
-        self.logs.insert(id, log(number));
+        self.ids.insert(number, id);
+        self.logs.insert(id, Log::new(number, origin));
     }
 
     fn ops_of_roster(&mut self, record: RecordId, ops: &[RosterOp]) -> bool {

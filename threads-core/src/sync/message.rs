@@ -9,7 +9,7 @@ use leno_crdt_codec::{LogId, Seq};
 
 use crate::epoch::Wrap;
 use crate::fork::BRANCH_HEADERS_MAX;
-use crate::{Header, Run, SeatId, VerifyError};
+use crate::{EpochId, Header, Run, SeatId, VerifyError};
 
 /// Version of the sync messages.
 pub const SYNC_VERSION: u64 = 1;
@@ -28,6 +28,9 @@ pub const LOGS_MAX: usize = 1 << 14;
 
 /// Most wraps in one message.
 pub const WRAPS_MAX: usize = 4096;
+
+/// Most epochs in one message.
+pub const EPOCHS_MAX: usize = 64;
 
 /// Bytes of the short hash of a head.
 pub const SHORT_HASH_BYTES: usize = 8;
@@ -159,6 +162,14 @@ pub enum Message<'a> {
         /// The thread.
         thread: u32,
     },
+    /// 13: the sender's seat may read under these epochs and no wrap gave it their keys: wrap them
+    /// anew.
+    NeedKeys {
+        /// The thread.
+        thread: u32,
+        /// The epochs, in ascending order.
+        epochs: Vec<EpochId>,
+    },
 }
 
 impl<'a> Message<'a> {
@@ -279,6 +290,13 @@ impl<'a> Message<'a> {
                 begin(2, 12);
                 encoder.uint((*thread).into());
             }
+            Self::NeedKeys { thread, epochs } => {
+                begin(3, 13);
+                encoder.uint((*thread).into()).array(epochs.len());
+                for epoch in epochs {
+                    encoder.bytes(&epoch.0);
+                }
+            }
         }
         encoder.into_vec()
     }
@@ -298,7 +316,7 @@ impl<'a> Message<'a> {
         let kind = decoder.uint()?;
         let length = match kind {
             1 | 12 => 2,
-            0 | 4 | 6 | 7 | 10 | 11 => 3,
+            0 | 4 | 6 | 7 | 10 | 11 | 13 => 3,
             2 | 9 => 4,
             3 | 5 | 8 => 5,
             _ => return Err(out_of_bounds("the kind of a message").into()),
@@ -417,6 +435,19 @@ fn decode_body<'a>(decoder: &mut Decoder<'a>, kind: u64) -> Result<Message<'a>, 
             thread,
             log: LogId(*decoder.fixed()?),
         },
+        13 => {
+            let mut epochs: Vec<EpochId> = Vec::new();
+            for _ in 0..decoder.array_up_to(EPOCHS_MAX)? {
+                let offset = decoder.offset();
+                let epoch = EpochId(*decoder.fixed()?);
+                if epochs.last().is_some_and(|last| *last >= epoch) {
+                    let what = "the order of epochs";
+                    return Err(DecodeError::OutOfBounds { offset, what }.into());
+                }
+                epochs.push(epoch);
+            }
+            Message::NeedKeys { thread, epochs }
+        }
         _ => Message::UpToDate { thread },
     })
 }

@@ -9,6 +9,7 @@ use sha2::Sha256;
 
 use super::PeerKey;
 use super::message::{SHORT_HASH_BYTES, Tag};
+use crate::thread::WrapTag;
 use crate::{EpochId, RecordId, SeatId, ServiceKey, ThreadId};
 
 /// The state of a session with one peer.
@@ -18,10 +19,14 @@ pub(super) struct Session {
     pub(super) remote: PeerKey,
     pub(super) nonce: [u8; 32],
     pub(super) remote_nonce: Option<[u8; 32]>,
-    /// Threads in the order in which their tags were sent.
-    pub(super) offered: Vec<ThreadId>,
-    /// The other side's tags, in its order.
-    pub(super) tags: Vec<Tag>,
+    /// Threads whose tags were sent, by their numbers in messages to the other side.
+    pub(super) offered: BTreeMap<ThreadId, u32>,
+    /// The tags by which the other side would name these threads.
+    pub(super) wanted: BTreeMap<Tag, ThreadId>,
+    /// The other side's tags, by their numbers in messages from it.
+    pub(super) tags: BTreeMap<Tag, u32>,
+    /// How many the other side sent, those that stand twice too.
+    pub(super) tags_count: u32,
     /// Whether the other side sent its tags, even none.
     pub(super) tags_received: bool,
     /// Whether tags were sent to the other side, even none.
@@ -48,12 +53,19 @@ pub(super) struct Matched {
     pub(super) theirs: BTreeMap<LogId, Seq>,
     /// The newest record of each log that the other side said to keep.
     pub(super) acked: BTreeMap<LogId, Seq>,
-    /// Logs in the order in which ranges named them, for either direction.
-    pub(super) named_out: Vec<LogId>,
+    /// Numbers of the logs that ranges to the other side named.
+    pub(super) named_out: BTreeMap<LogId, u32>,
+    pub(super) log_of_number: BTreeMap<u32, LogId>,
+    /// Logs that ranges from the other side named, in order, and the same as a set.
     pub(super) named_in: Vec<LogId>,
+    pub(super) known_in: BTreeSet<LogId>,
     /// What the next acknowledgement says, by the other side's log numbers.
     pub(super) acks: BTreeMap<u32, Seq>,
-    pub(super) wraps_sent: BTreeSet<(EpochId, SeatId)>,
+    pub(super) wraps_sent: BTreeSet<(EpochId, SeatId, WrapTag)>,
+    /// Keys that were wrapped anew because the other side asked.
+    pub(super) wrapped_anew: BTreeSet<EpochId>,
+    /// Whether the other side was asked for keys.
+    pub(super) keys_asked: bool,
     /// How many wraps were here when the other side last had them all.
     pub(super) wraps_level: usize,
     pub(super) genesis_sent: bool,
@@ -64,8 +76,14 @@ pub(super) struct Matched {
     pub(super) refused: BTreeSet<LogId>,
     /// Logs whose ranges this peer refused.
     pub(super) unwanted: BTreeSet<LogId>,
+    /// Logs whose ranges from this peer came before the record that opens them.
+    pub(super) unknown: BTreeSet<LogId>,
     /// Logs about which the other side was asked.
     pub(super) asked: BTreeMap<LogId, Seq>,
+    /// What the other side asks, to be answered in turn.
+    pub(super) questions: BTreeMap<LogId, Seq>,
+    /// How many questions the other side asked.
+    pub(super) questions_count: u32,
     /// Records that the other side announced and that have not come yet.
     pub(super) expected: u64,
 }
@@ -77,8 +95,10 @@ impl Session {
             remote,
             nonce,
             remote_nonce: None,
-            offered: Vec::new(),
-            tags: Vec::new(),
+            offered: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            tags_count: 0,
             tags_received: false,
             tags_sent: false,
             matched: BTreeMap::new(),
@@ -147,6 +167,7 @@ impl Matched {
         self.up_to_date_sent = false;
         self.up_to_date_received = false;
         self.totals_sent = false;
+        self.keys_asked = false;
     }
 
     /// Tells whether each side said that it has nothing more for the other.

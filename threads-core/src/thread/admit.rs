@@ -1,83 +1,16 @@
-//! Taking in runs: verify, store, admit, open.
+//! Admission: judging verified records by the facts that they name, opening them, and handing them
+//! on.
 
-use std::collections::BTreeSet;
+use leno_crdt_codec::cbor::Encoder;
+use leno_crdt_codec::{LogId, Seq};
 
-use leno_crdt_codec::cbor::{Decoder, Encoder};
-use leno_crdt_codec::{LogId, Seq, Stamp};
-
-use super::log::Log;
-use super::{
-    Changes, Opened, PARKED_RECORDS_MAX, Parked, Quarantine, SKEW_MILLIS_MAX, Sink, Thread,
-    ThreadEvent,
-};
+use super::log::{Log, Origin, encode_frontier};
+use super::{Changes, Opened, Parked, Quarantine, SKEW_MILLIS_MAX, Sink, Thread, ThreadEvent};
 use crate::acl::{ControlRecord, GovernanceChange};
-use crate::control::{ControlError, decode_frame, decode_roster};
-use crate::fork::{Branch, ForkProof};
+use crate::control::{ControlError, FrameOp, Role, RosterOp, decode_frame, decode_roster};
 use crate::frontier::Frontier;
-use crate::store::{Overlay, StoreError, Table, View, scan_prefix};
-use crate::{
-    EpochId, KeyRef, Record, RecordId, RecordRef, Run, Sealer, SeatId, Tip, VerifiedRun,
-    VerifyError, keys,
-};
-
-/// What became of a run.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Received {
-    /// Records that were not here before.
-    pub stored: u64,
-    /// Records, of any log, that were admitted.
-    pub admitted: u64,
-}
-
-/// Why a run is not taken in. The thread is as it was.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReceiveError {
-    /// No opening of this log is known: governance must come first, or there is none.
-    #[error("log {log} is not open in this thread")]
-    UnknownLog {
-        /// The log.
-        log: LogId,
-    },
-    /// Records between are missing.
-    #[error("log {log} is known up to {known}, the run begins at {first}")]
-    Gap {
-        /// The log.
-        log: LogId,
-        /// The last record here.
-        known: Seq,
-        /// The first record of the run.
-        first: Seq,
-    },
-    /// The run is bad, or of another branch; its sender or its writer misbehaves.
-    #[error("the run of log {log} from {first} is refused")]
-    Refused {
-        /// The log.
-        log: LogId,
-        /// The first record of the run.
-        first: Seq,
-        /// Why.
-        #[source]
-        source: VerifyError,
-    },
-    /// The run is of another branch than the one that is here. The proof is in the changes.
-    #[error("log {log} is forked at {seq}")]
-    Forked {
-        /// The log.
-        log: LogId,
-        /// The first record that differs.
-        seq: Seq,
-    },
-    /// Too many records of this log wait already; the run may come again later.
-    #[error("too many records of log {log} wait already")]
-    TooManyParked {
-        /// The log.
-        log: LogId,
-    },
-    /// The store failed.
-    #[error("the store failed")]
-    Store(#[from] StoreError),
-}
+use crate::store::{Overlay, StoreError, Table, View};
+use crate::{EpochId, KeyRef, Record, RecordRef, Sealer, SeatId, Stamp, Tip, VerifiedRun, keys};
 
 /// What the facts that a record names say of it.
 enum Judgement {
@@ -95,143 +28,6 @@ pub(super) struct Admission<'a, 'b> {
 }
 
 impl Thread {
-    /// Takes in a run of a log that begins at `first`.
-    ///
-    /// What is here already is passed over. What follows is verified, stored, and admitted as far as
-    /// the facts that it names are here; other logs that waited for it are admitted too.
-    ///
-    /// # Errors
-    ///
-    /// [`ReceiveError`]; nothing changed, but for evidence in `changes`.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "one call, six unlike things, no state to group"
-    )]
-    pub fn receive(
-        &mut self,
-        view: &dyn View,
-        log: LogId,
-        first: Seq,
-        run: Run<'_>,
-        now_millis: u64,
-        changes: &mut Changes,
-        sink: Sink<'_>,
-    ) -> Result<Received, ReceiveError> {
-        let mut admission = Admission {
-            view,
-            now_millis,
-            changes,
-            sink,
-        };
-        let entry = self
-            .logs
-            .get(&log)
-            .ok_or(ReceiveError::UnknownLog { log })?;
-        let known = entry.tip.seq;
-        let last = first.saturating_add(run.count() as u64).saturating_sub(1);
-        if first == 0 || first > known + 1 {
-            return Err(ReceiveError::Gap { log, known, first });
-        }
-        if last <= known {
-            return Ok(Received::default());
-        }
-        if last - entry.admitted > PARKED_RECORDS_MAX {
-            return Err(ReceiveError::TooManyParked { log });
-        }
-        let base = if first == known + 1 {
-            entry.tip
-        } else {
-            let overlay = Overlay::new(view, &admission.changes.batch);
-            self.tip_before(&overlay, log, entry, first)?
-        };
-        let refused = |source| ReceiveError::Refused { log, first, source };
-        let run = run.verify(self.id, log, &base).map_err(refused)?;
-        self.check_branch(&mut admission, log, &run)?;
-        self.store_run(&run, admission.changes);
-        let mut admitted = 0;
-        if let Some(mut entry) = self.logs.remove(&log) {
-            entry.advance(*run.head(), *run.tip());
-            let result = self.admit_run(&mut admission, log, &mut entry, &run);
-            self.logs.insert(log, entry);
-            admitted += result?;
-        }
-        self.save_log(log, admission.changes);
-        if admitted > 0 {
-            admitted += self.release_with(&mut admission)?;
-        }
-        Ok(Received {
-            stored: last - known,
-            admitted,
-        })
-    }
-
-    /// Lets in what waited and waits no longer: call when time has passed, and after loading.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] if the store fails.
-    pub fn release(
-        &mut self,
-        view: &dyn View,
-        now_millis: u64,
-        changes: &mut Changes,
-        sink: Sink<'_>,
-    ) -> Result<u64, StoreError> {
-        self.release_with(&mut Admission {
-            view,
-            now_millis,
-            changes,
-            sink,
-        })
-    }
-
-    /// The earliest time at which a record that is held for its stamp may come in.
-    #[must_use]
-    pub fn next_release_millis(&self) -> Option<u64> {
-        let stamps = self.logs.values().filter_map(|log| match log.parked {
-            Some(Parked::Time(stamp)) => Some(stamp),
-            _ => None,
-        });
-        stamps
-            .min()
-            .map(|stamp| stamp.millis().saturating_sub(SKEW_MILLIS_MAX))
-    }
-
-    /// Records that were put aside, with the reason, oldest first within each log.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] if the store fails.
-    pub fn quarantined(&self, view: &dyn View) -> Result<Vec<(RecordRef, Quarantine)>, StoreError> {
-        let mut found = Vec::new();
-        scan_prefix(
-            view,
-            Table::Parked,
-            &keys::thread(self.number),
-            &mut |_, row| {
-                let mut decoder = Decoder::new(row);
-                let mut read = || -> Result<_, leno_crdt_codec::cbor::DecodeError> {
-                    decoder.array_of(2)?;
-                    Ok((RecordRef::decode(&mut decoder)?, decoder.uint()?))
-                };
-                if let Ok((record, reason)) = read()
-                    && let Some(reason) = Quarantine::from_number(reason)
-                {
-                    found.push((record, reason));
-                }
-                std::ops::ControlFlow::Continue(())
-            },
-        )?;
-        Ok(found)
-    }
-
-    pub(super) fn store_run(&self, run: &VerifiedRun<'_>, changes: &mut Changes) {
-        if let Some(entry) = self.logs.get(&run.head().log) {
-            let key = keys::record(self.number, entry.number, run.first().seq + 1);
-            changes.batch.put(Table::Runs, key, run.to_row());
-        }
-    }
-
     pub(super) fn save_log(&self, log: LogId, changes: &mut Changes) {
         if let Some(entry) = self.logs.get(&log) {
             let key = keys::log(self.number, entry.number);
@@ -241,65 +37,10 @@ impl Thread {
         }
     }
 
-    /// A run that overlaps with what is here must agree with it.
-    fn check_branch(
-        &self,
+    pub(super) fn release_with(
+        &mut self,
         admission: &mut Admission<'_, '_>,
-        log: LogId,
-        run: &VerifiedRun<'_>,
-    ) -> Result<(), ReceiveError> {
-        let Some(entry) = self.logs.get(&log) else {
-            return Ok(());
-        };
-        let (known, head) = (entry.tip.seq, entry.head);
-        let overlapping = run.records().iter().find(|record| record.seq == known);
-        let (Some(theirs), Some(head)) = (overlapping, head) else {
-            return Ok(());
-        };
-        if theirs.id == entry.tip.id {
-            return Ok(());
-        }
-        let first = run.first().seq + 1;
-        let overlay = Overlay::new(admission.view, &admission.changes.batch);
-        let mut ours = self.headers(&overlay, &log, first, known)?;
-        let mut prev = run.first().id;
-        let mut theirs = Vec::new();
-        for record in run.records() {
-            theirs.push(self.header_of(log, prev, record));
-            prev = record.id;
-        }
-        // The proof begins where the branches part.
-        while let (Some(a), Some(b)) = (ours.first(), theirs.first())
-            && a == b
-        {
-            ours.remove(0);
-            theirs.remove(0);
-        }
-        let ours = Branch {
-            head,
-            headers: ours,
-        };
-        let theirs = Branch {
-            head: *run.head(),
-            headers: theirs,
-        };
-        let Ok(proof) = ForkProof::new(ours, theirs) else {
-            return Ok(());
-        };
-        let seq = proof.seq();
-        self.keep_fork(proof, admission.changes);
-        Err(ReceiveError::Forked { log, seq })
-    }
-
-    /// Keeps the evidence of a fork, once per log and place.
-    pub(crate) fn keep_fork(&self, proof: ForkProof, changes: &mut Changes) {
-        let key = keys::suffixed(self.number, &[&proof.log().0, &proof.seq().to_be_bytes()]);
-        changes.batch.put(Table::Evidence, key, proof.encode());
-        changes.tell(self.id, ThreadEvent::Forked { log: proof.log() });
-        changes.forks.push(proof);
-    }
-
-    fn release_with(&mut self, admission: &mut Admission<'_, '_>) -> Result<u64, StoreError> {
+    ) -> Result<u64, StoreError> {
         let mut admitted = 0;
         loop {
             let ready: Vec<LogId> = self
@@ -381,6 +122,7 @@ impl Thread {
         let mut admitted = 0;
         // The sealer of the epoch at hand: a log changes its epoch rarely.
         let mut sealer: Option<(EpochId, Sealer)> = None;
+        let mut began: Option<(u32, EpochId)> = None;
         let author = self.author_of(id, log);
         for record in run.records() {
             if record.seq <= log.admitted {
@@ -396,9 +138,33 @@ impl Thread {
                     self.take_control(admission, id, log, record, context, past)
                 }
                 Judgement::Good(frontier) => {
-                    match self.take_data(admission, id, log, record, context, author, &mut sealer) {
-                        Some(reason) => Judgement::Bad(reason),
-                        None => Judgement::Good(frontier),
+                    let past = frontier.as_ref().unwrap_or(&log.frontier);
+                    let known = match record.key {
+                        // Frontiers only grow: what began once has begun.
+                        KeyRef::Data { domain, epoch } => {
+                            began == Some((domain, epoch))
+                                || self.governance.epoch_began(domain, &epoch, past)
+                        }
+                        KeyRef::Control { .. } => false,
+                    };
+                    if known {
+                        if let KeyRef::Data { domain, epoch } = record.key {
+                            began = Some((domain, epoch));
+                        }
+                        match self.take_data(
+                            admission,
+                            id,
+                            log,
+                            record,
+                            context,
+                            author,
+                            &mut sealer,
+                        ) {
+                            Some(reason) => Judgement::Bad(reason),
+                            None => Judgement::Good(frontier),
+                        }
+                    } else {
+                        Judgement::Bad(Quarantine::NoSuchEpoch)
                     }
                 }
                 other => other,
@@ -409,7 +175,7 @@ impl Thread {
                         log.seen.raise(dep.log, dep.seq);
                     }
                     if let Some(frontier) = frontier {
-                        log.step(record.seq, frontier);
+                        self.note_step(log, record.seq, frontier, admission.changes);
                     }
                 }
                 Judgement::Waits(parked) => {
@@ -455,7 +221,7 @@ impl Thread {
             .map_or(SeatId(id.0), |opening| opening.seat)
     }
 
-    fn quarantine(
+    pub(super) fn quarantine(
         &self,
         record: RecordRef,
         log_number: u32,
@@ -489,43 +255,89 @@ impl Thread {
         }
         let overlay = Overlay::new(admission.view, &admission.changes.batch);
         let mut frontier = log.frontier.clone();
-        for (it, is_control) in record
-            .control
-            .iter()
-            .map(|it| (it, true))
-            .chain(record.deps.iter().map(|it| (it, false)))
-        {
-            let waits = if is_control {
-                Parked::Control(*it)
-            } else {
-                Parked::Dep(*it)
+        for it in &record.control {
+            let named = match self.named(&overlay, *it, true, record.stamp)? {
+                Ok(named) => named,
+                Err(judgement) => return Ok(judgement),
             };
-            let Some(named) = self
-                .logs
-                .get(&it.log)
-                .filter(|named| named.admitted >= it.seq)
-            else {
-                return Ok(Judgement::Waits(waits));
-            };
-            if named.is_control != is_control {
+            let past = self.frontier_at(&overlay, named, it.seq)?;
+            frontier.merge(&past);
+            frontier.raise(it.log, it.seq);
+        }
+        for it in &record.deps {
+            // Its log must be open where the record stands, by the record's own past: else its
+            // author made it up, and there is nothing to wait for.
+            if !self.is_open_at(&it.log, &frontier) {
                 return Ok(Judgement::Bad(Quarantine::BadReference));
             }
-            match self.place_of(&overlay, it.log, named, it.seq)? {
-                Some((id, stamp)) if id == it.id => {
-                    if stamp >= record.stamp {
-                        return Ok(Judgement::Bad(Quarantine::StampNotAbove));
-                    }
-                }
-                _ => return Ok(Judgement::Bad(Quarantine::BadReference)),
-            }
-            if is_control {
-                frontier.merge(named.frontier_at(it.seq));
-                frontier.raise(it.log, it.seq);
-            } else if !frontier.covers(named.frontier_at(it.seq)) {
+            let named = match self.named(&overlay, *it, false, record.stamp)? {
+                Ok(named) => named,
+                Err(judgement) => return Ok(judgement),
+            };
+            let past = self.frontier_at(&overlay, named, it.seq)?;
+            if !frontier.covers(&past) {
                 return Ok(Judgement::Bad(Quarantine::FrontierTooOld));
             }
         }
         Ok(Judgement::Good(Some(frontier)))
+    }
+
+    /// The log of a record that another one names, if the record is there and admitted.
+    fn named(
+        &self,
+        view: &dyn View,
+        it: RecordRef,
+        is_control: bool,
+        stamp: Stamp,
+    ) -> Result<Result<&Log, Judgement>, StoreError> {
+        let bad = |reason| Ok(Err(Judgement::Bad(reason)));
+        let waits = if is_control {
+            Parked::Control(it)
+        } else {
+            Parked::Dep(it)
+        };
+        let Some(named) = self
+            .logs
+            .get(&it.log)
+            .filter(|named| named.admitted >= it.seq)
+        else {
+            return Ok(Err(Judgement::Waits(waits)));
+        };
+        if named.is_control != is_control {
+            return bad(Quarantine::BadReference);
+        }
+        match self.place_of(view, it.log, named, it.seq)? {
+            Some((id, at)) if id == it.id && at < stamp => Ok(Ok(named)),
+            Some((id, _)) if id == it.id => bad(Quarantine::StampNotAbove),
+            _ => bad(Quarantine::BadReference),
+        }
+    }
+
+    /// Tells whether a data log is open for whoever has seen a control frontier.
+    fn is_open_at(&self, log: &LogId, frontier: &Frontier) -> bool {
+        self.logs.get(log).is_some_and(|log| {
+            if log.tip.seq > 0 {
+                return !log.is_control && frontier.covers(&log.opened);
+            }
+            let mut origins = log.origins().iter();
+            origins.any(|it| !it.is_control && frontier.covers(&it.past))
+        })
+    }
+
+    /// Notes the frontier of a record that was just admitted.
+    pub(super) fn note_step(
+        &self,
+        log: &mut Log,
+        seq: Seq,
+        frontier: Frontier,
+        changes: &mut Changes,
+    ) {
+        if log.step(seq, frontier) {
+            let mut encoder = Encoder::new();
+            encode_frontier(&mut encoder, &log.frontier, &self.numbers);
+            let key = keys::step(self.number, log.number, seq);
+            changes.batch.put(Table::Logs, key, encoder.into_vec());
+        }
     }
 
     /// Opens a data record's body and hands it on; returns why not, if it is the record's fault.
@@ -547,13 +359,6 @@ impl Thread {
             return Some(Quarantine::Malformed);
         };
         if sealer.as_ref().is_none_or(|(of, _)| *of != epoch) {
-            if self
-                .governance
-                .epoch(&epoch)
-                .is_none_or(|it| it.domain != domain)
-            {
-                return Some(Quarantine::NoSuchEpoch);
-            }
             *sealer = self
                 .sealer(id, Some(epoch))
                 .cloned()
@@ -636,7 +441,7 @@ impl Thread {
             log.gap = log.gap.or(Some(record.seq));
         }
         if let Some(roster) = &roster
-            && self.apply_roster(SeatId(id.0), record.id, roster)
+            && self.apply_roster(&control, roster)
         {
             admission.changes.tell(self.id, ThreadEvent::RosterChanged);
         }
@@ -660,21 +465,21 @@ impl Thread {
         Some(plaintext)
     }
 
-    /// Lets a roster part speak, as far as its author's role reaches; tells whether it is news.
-    pub(super) fn apply_roster(&mut self, author: SeatId, record: RecordId, roster: &[u8]) -> bool {
-        use crate::control::{Role, RosterOp};
+    /// Lets a roster part speak, as far as the role reaches that its author had by the record's past;
+    /// tells whether it is news.
+    pub(super) fn apply_roster(&mut self, control: &ControlRecord, roster: &[u8]) -> bool {
         let Ok(mut ops) = decode_roster(roster) else {
             return false;
         };
-        let role = self.governance.role(author);
+        let author = SeatId(control.place.log.0);
+        let role = self.governance.role_in(control);
+        let governs = role.is_some_and(|it| it <= Role::Admin);
         ops.retain(|op| match op {
-            RosterOp::Seat { seat, .. } => {
-                *seat == author || role.is_some_and(|it| it <= Role::Admin)
-            }
-            RosterOp::Name(_) => role.is_some_and(|it| it <= Role::Admin),
+            RosterOp::Seat { seat, .. } => governs || (*seat == author && role.is_some()),
+            RosterOp::Name(_) => governs,
             RosterOp::Fact { .. } => role.is_some_and(Role::writes),
         });
-        self.ops_of_roster(record, &ops)
+        self.ops_of_roster(control.place.id, &ops)
     }
 
     /// Lets a control record change governance, and makes room for the logs that it opens.
@@ -689,23 +494,27 @@ impl Thread {
                         continue;
                     };
                     let seat = grant.op.seat.control_log();
-                    let tip = Tip::opened_by(control.place.id, control.stamp);
-                    let past = control.past.clone();
-                    self.add_log(seat, |number| Log::new(number, true, tip, past));
+                    let origin = Origin {
+                        is_control: true,
+                        tip: Tip::opened_by(control.place.id, control.stamp),
+                        past: control.past.clone(),
+                        expires: None,
+                    };
+                    self.add_log(seat, origin);
                 }
                 GovernanceChange::Opened(id) => {
                     changed = true;
-                    let Some(opening) = self.governance.opening(&id) else {
+                    let opening = self.governance.opening_by(&id, &control.place.id);
+                    let Some((_, opening)) = opening else {
                         continue;
                     };
-                    let (tip, grant) = (opening.tip, opening.grant);
-                    let expires = self.expiry(&grant);
-                    let past = control.past.clone();
-                    self.add_log(id, |number| {
-                        let mut log = Log::new(number, false, tip, past);
-                        log.expires = expires;
-                        log
-                    });
+                    let origin = Origin {
+                        is_control: false,
+                        tip: opening.tip,
+                        past: control.past.clone(),
+                        expires: self.expiry(&opening.grant),
+                    };
+                    self.add_log(id, origin);
                 }
                 GovernanceChange::Began(_) => changed = true,
                 GovernanceChange::Void(..) => {}
@@ -714,13 +523,12 @@ impl Thread {
         changed
     }
 
-    pub(super) fn expiry(&self, grant: &crate::OpRef) -> Option<Stamp> {
+    fn expiry(&self, grant: &crate::OpRef) -> Option<Stamp> {
         let grant = self.governance.grant_named(grant)?;
         grant.op.expires_millis.map(Stamp::from_millis)
     }
 
-    fn logs_opened_by(&self, control: &ControlRecord) -> BTreeSet<LogId> {
-        use crate::control::FrameOp;
+    fn logs_opened_by(&self, control: &ControlRecord) -> Vec<LogId> {
         let ids = control.ops.iter().filter_map(|op| match op {
             FrameOp::Grant(op) => Some(op.seat.control_log()),
             FrameOp::Open(op) => Some(op.log),

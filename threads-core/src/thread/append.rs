@@ -124,6 +124,17 @@ impl Thread {
             });
         }
         let epoch = self.sealing_epoch(domain)?;
+        let stamp = self.next_stamp(now_millis)?;
+        let ended = |log: &super::log::Log| log.expires.is_some_and(|expires| stamp > expires);
+        if self
+            .own_log()
+            .and_then(|log| self.logs.get(&log))
+            .is_some_and(ended)
+        {
+            // The grant that the log writes under has ended: another one takes another log.
+            self.publish(changes);
+            self.writer = None;
+        }
         if self.writer.is_none() {
             self.open_log(view, now_millis, rng, changes)?;
         }
@@ -157,13 +168,15 @@ impl Thread {
         });
         let tip = *draft.run.tip();
         self.newest = stamp;
-        if let Some(entry) = self.logs.get_mut(&log) {
+        // A record that names nothing, the usual one, changes nothing here.
+        if let Some(frontier) = frontier
+            && let Some(mut entry) = self.logs.remove(&log)
+        {
             for dep in &record.deps {
                 entry.seen.raise(dep.log, dep.seq);
             }
-            if let Some(frontier) = frontier {
-                entry.step(tip.seq, frontier);
-            }
+            self.note_step(&mut entry, tip.seq, frontier, changes);
+            self.logs.insert(log, entry);
         }
         Ok(Appended {
             log,
@@ -309,7 +322,7 @@ impl Thread {
         let run = Run::from_parts(&items, &head.signature)
             .and_then(|run| run.derive(self.id, log, &first))
             .expect("what this peer encodes it can derive");
-        self.store_run(&run, changes);
+        self.store_run(log, &items, &head.signature, changes);
         let mut nothing = |_: &super::Opened<'_>| {};
         let sink: Sink<'_> = &mut nothing;
         let mut admission = Admission {
@@ -332,6 +345,12 @@ impl Thread {
         })
     }
 
+    /// Tells whether records are written that are not signed yet.
+    pub(super) fn has_draft(&self) -> bool {
+        let writer = self.writer.as_ref();
+        writer.is_some_and(|writer| writer.draft.is_some())
+    }
+
     /// Gives up the own data log: a copy of this device may have written it. The next write opens
     /// another, and names the last record of this one.
     pub fn retire_log(&mut self, changes: &mut Changes) {
@@ -350,10 +369,11 @@ impl Thread {
         changes: &mut Changes,
     ) -> Result<(), AppendError> {
         let seat = self.seat.id();
-        let grant = self
-            .governance
-            .writing_grant(seat)
-            .ok_or(AppendError::NotWriter)?;
+        // The opening has the next stamp, and the log's first record one above that.
+        let stamp = self.next_stamp(now_millis)?;
+        let stamp = stamp.next().ok_or(AppendError::Exhausted)?;
+        let grant = self.governance.writing_grant_at(seat, stamp);
+        let grant = grant.ok_or(AppendError::NotWriter)?;
         let key = SigningKey::generate(rng)?;
         let before = self
             .governance
@@ -368,20 +388,25 @@ impl Thread {
             .map(|log| (log.tip.seq, log.tip.id));
         let open = OpenOp::sign(&key, self.id, seat, grant, incarnation, last);
         // The key is kept in the same batch as the opening that names it.
+        let log = open.log;
         self.writer = Some(DataWriter::new(key, incarnation));
         let opened = self.govern(view, &[FrameOp::Open(open)], &[], now_millis, rng, changes);
         if opened.is_err() {
             self.writer = None;
         }
-        opened?;
+        let opened = opened?;
+        self.governance.settle(log, &opened.id);
         self.save(changes);
         Ok(())
     }
 
     fn sealing_epoch(&self, domain: u32) -> Result<EpochId, AppendError> {
-        let epoch = self.governance.sealing_epoch(domain);
-        epoch
-            .filter(|epoch| self.keys.contains_key(epoch))
+        let held = |epoch: &EpochId| {
+            let key = self.keys.get(epoch);
+            key.is_some_and(|(of, _)| *of == domain)
+        };
+        self.governance
+            .sealing_epoch_among(domain, held)
             .ok_or(AppendError::NoKey { domain })
     }
 
@@ -504,10 +529,10 @@ impl Thread {
         let mut frontier = known.clone();
         for (id, log) in &fresh {
             let seq = log.admitted;
-            let covered = fresh.iter().any(|(other_id, other)| {
-                other_id != id && other.frontier_at(other.admitted).seq(id) >= seq
-            });
-            frontier.merge(log.frontier_at(seq));
+            let covered = fresh
+                .iter()
+                .any(|(other_id, other)| other_id != id && other.frontier.seq(id) >= seq);
+            frontier.merge(&log.frontier);
             frontier.raise(**id, seq);
             if covered {
                 continue;

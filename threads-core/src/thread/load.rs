@@ -1,6 +1,6 @@
 //! Making a thread, keeping it, and loading it again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 
 use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder};
@@ -10,7 +10,7 @@ use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
 use super::append::DataWriter;
-use super::log::{Log, id_of_row};
+use super::log::{Log, Origin, id_of_row};
 use super::wraps::wrapped;
 use super::{AppendError, Changes, Roster, Seat, Thread};
 use crate::acl::{ControlRecord, Governance};
@@ -18,7 +18,7 @@ use crate::control::{EpochOp, FrameOp, RosterOp, decode_frame};
 use crate::frontier::Frontier;
 use crate::seal::{EpochKey, NonceSecret, Padding, ServiceKey};
 use crate::store::{StoreError, Table, View, scan_prefix};
-use crate::{EpochId, Genesis, Policy, RecordId, RecordRef, SeatId, Suite, ThreadId, Tip, keys};
+use crate::{EpochId, Genesis, Policy, RecordId, RecordRef, Suite, ThreadId, Tip, keys};
 
 /// Why a thread does not load.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -139,10 +139,11 @@ impl Thread {
             roster: Roster::default(),
             control_rows: 0,
             keys: BTreeMap::new(),
-            wrapped: BTreeSet::new(),
+            wrapped: BTreeMap::new(),
             sealers: HashMap::new(),
             logs: BTreeMap::new(),
             numbers: BTreeMap::new(),
+            ids: BTreeMap::new(),
             writer: None,
             retired: None,
             admissions: 0,
@@ -152,9 +153,13 @@ impl Thread {
         };
         let owner = thread.genesis.owner.control_log();
         let opened = Tip::opened_by(id.into(), Stamp::ZERO);
-        thread.add_log(owner, |number| {
-            Log::new(number, true, opened, Frontier::new())
-        });
+        let origin = Origin {
+            is_control: true,
+            tip: opened,
+            past: Frontier::new(),
+            expires: None,
+        };
+        thread.add_log(owner, origin);
         thread
     }
 
@@ -221,11 +226,17 @@ impl Thread {
         thread.load_control(view)?;
         thread.wrapped = wrapped(view, number)?;
         for (id, mut log) in logs {
-            log.expires = thread
-                .governance
-                .opening(&id)
-                .and_then(|opening| thread.expiry(&opening.grant));
             thread.newest = thread.newest.max(log.admitted_stamp);
+            if log.tip.seq == 0 {
+                // Where an empty log may begin is told by governance alone.
+                continue;
+            }
+            if let Some(fresh) = thread.logs.get(&id) {
+                log.adopt(fresh);
+            }
+            if !log.is_control {
+                thread.governance.settle(id, &log.origin);
+            }
             thread.logs.insert(id, log);
         }
         Ok(thread)
@@ -249,6 +260,7 @@ impl Thread {
             ids.insert(*number, id);
             self.numbers.insert(id, *number);
         }
+        self.ids.clone_from(&ids);
         let mut logs = BTreeMap::new();
         for (number, row) in &rows {
             let (id, log) =
@@ -273,7 +285,6 @@ impl Thread {
         for row in rows {
             let kept = KeptControl::decode(&row).map_err(|error| damaged(&error))?;
             let ops = decode_frame(kept.frame).map_err(|error| damaged(&error))?;
-            let author = SeatId(kept.place.log.0);
             let record = ControlRecord {
                 place: kept.place,
                 stamp: kept.stamp,
@@ -282,7 +293,7 @@ impl Thread {
             };
             self.apply_control(&record);
             if let Some(roster) = kept.roster {
-                self.apply_roster(author, record.place.id, roster);
+                self.apply_roster(&record, roster);
             }
             self.control_rows += 1;
         }
@@ -309,36 +320,46 @@ impl Thread {
         self.control_rows += 1;
     }
 
-    /// Adds a roster part that opened late to the row of its record.
-    pub(super) fn save_late_roster(
-        &self,
+    /// Lets a roster part that opened late speak, and adds it to the row of its record; tells
+    /// whether it is news.
+    pub(super) fn take_late_roster(
+        &mut self,
         view: &dyn View,
         record: RecordId,
         roster: &[u8],
         changes: &mut Changes,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let overlay = crate::store::Overlay::new(view, &changes.batch);
         let mut found = None;
+        let prefix = keys::thread(self.number);
         scan_prefix(
             &overlay,
             Table::Governance,
-            &keys::thread(self.number),
+            &prefix,
             &mut |key, row| match KeptControl::decode(row) {
                 Ok(kept) if kept.place.id == record => {
-                    let kept = KeptControl {
-                        roster: Some(roster),
-                        ..kept
-                    };
-                    found = Some((key.to_vec(), kept.encode()));
+                    found = Some((key.to_vec(), row.to_vec()));
                     ControlFlow::Break(())
                 }
                 _ => ControlFlow::Continue(()),
             },
         )?;
-        if let Some((key, row)) = found {
-            changes.batch.put(Table::Governance, key, row);
-        }
-        Ok(())
+        let Some((key, row)) = found else {
+            return Ok(false);
+        };
+        let kept = KeptControl::decode(&row).map_err(|error| damaged(&error))?;
+        let control = ControlRecord {
+            place: kept.place,
+            stamp: kept.stamp,
+            past: kept.past.clone(),
+            ops: Vec::new(),
+        };
+        let kept = KeptControl {
+            roster: Some(roster),
+            ..kept
+        };
+        changes.batch.put(Table::Governance, key, kept.encode());
+        Ok(self.apply_roster(&control, roster))
     }
 }
 

@@ -11,6 +11,12 @@ use crate::{RecordId, RecordRef, SignedHead, ThreadId, Tip};
 /// How many of a log's newest run ends are remembered, because deps name them.
 const RECENT_MAX: usize = 64;
 
+/// How many of a log's newest frontiers are remembered. Older ones are read from the store.
+const STEPS_MAX: usize = 64;
+
+/// Most beginnings of one log that are kept apart while it is empty.
+const ORIGINS_MAX: usize = 64;
+
 /// What a verified record waits for. It is released by itself.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
@@ -42,45 +48,105 @@ pub struct LogStatus {
     pub head: Option<SignedHead>,
 }
 
+/// A control record that a log may begin at: an opening, or a grant to the seat of a control log.
+///
+/// A seat may be granted twice and a log opened twice, by records that know nothing of each other.
+/// Which one counts is told by the log itself: its first record names it as `prev`. So peers that
+/// learn of them in another order agree.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Origin {
+    pub(super) is_control: bool,
+    pub(super) tip: Tip,
+    pub(super) past: Frontier,
+    /// Stamps above this are beyond the grant that the log writes under.
+    pub(super) expires: Option<Stamp>,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Log {
     pub(super) number: u32,
+    /// Where the log may begin, until its first record tells.
+    origins: Vec<Origin>,
+    /// Where it begins.
+    pub(super) origin: RecordId,
     pub(super) is_control: bool,
     pub(super) tip: Tip,
     pub(super) head: Option<SignedHead>,
     pub(super) admitted: Seq,
     pub(super) admitted_stamp: Stamp,
     pub(super) parked: Option<Parked>,
+    /// Control records in the past of its beginning.
+    pub(super) opened: Frontier,
     /// Control records in the past of the newest admitted record.
     pub(super) frontier: Frontier,
-    /// `frontier` after each record that changed it.
-    pub(super) steps: Vec<(Seq, Frontier)>,
+    /// The newest changes of `frontier`, each with the record that made it.
+    steps: VecDeque<(Seq, Frontier)>,
     /// Data records that the newest admitted record's author has shown to have seen.
     pub(super) seen: Frontier,
     /// The first admitted record whose key was missing.
     pub(super) gap: Option<Seq>,
     /// Ends of the newest runs.
-    pub(super) recent: VecDeque<(Seq, RecordId, Stamp)>,
+    recent: VecDeque<(Seq, RecordId, Stamp)>,
     /// Stamps above this are beyond the grant that the log writes under.
     pub(super) expires: Option<Stamp>,
 }
 
 impl Log {
-    pub(super) fn new(number: u32, is_control: bool, opened: Tip, past: Frontier) -> Self {
-        Self {
+    pub(super) fn new(number: u32, origin: Origin) -> Self {
+        let mut log = Self {
             number,
-            is_control,
-            tip: opened,
+            origins: Vec::new(),
+            origin: origin.tip.id,
+            is_control: origin.is_control,
+            tip: origin.tip,
             head: None,
             admitted: 0,
-            admitted_stamp: opened.stamp,
+            admitted_stamp: origin.tip.stamp,
             parked: None,
-            steps: vec![(0, past.clone())],
-            frontier: past,
+            opened: Frontier::new(),
+            frontier: Frontier::new(),
+            steps: VecDeque::new(),
             seen: Frontier::new(),
             gap: None,
             recent: VecDeque::new(),
             expires: None,
+        };
+        log.begin_at(&origin);
+        log.origins.push(origin);
+        log
+    }
+
+    /// Notes that the log may also begin here.
+    pub(super) fn add_origin(&mut self, origin: Origin) {
+        let known = |it: &Origin| it.tip.id == origin.tip.id && it.is_control == origin.is_control;
+        if self.origins.len() < ORIGINS_MAX && !self.origins.iter().any(known) {
+            self.origins.push(origin);
+        }
+    }
+
+    /// Where the log may begin; only one place once it has a record.
+    pub(super) fn origins(&self) -> &[Origin] {
+        &self.origins
+    }
+
+    /// Begins an empty log at one of its origins.
+    pub(super) fn begin_at(&mut self, origin: &Origin) {
+        self.origin = origin.tip.id;
+        self.is_control = origin.is_control;
+        self.tip = origin.tip;
+        self.admitted_stamp = origin.tip.stamp;
+        self.opened = origin.past.clone();
+        self.frontier = origin.past.clone();
+        self.expires = origin.expires;
+    }
+
+    /// Takes over what the kept row of this log does not tell: what governance says of it.
+    pub(super) fn adopt(&mut self, fresh: &Self) {
+        self.origins.clone_from(&fresh.origins);
+        let of = |it: &&Origin| it.tip.id == self.origin && it.is_control == self.is_control;
+        if let Some(origin) = fresh.origins.iter().find(of) {
+            self.expires = origin.expires;
+            self.opened = origin.past.clone();
         }
     }
 
@@ -101,7 +167,7 @@ impl Log {
         self.remember(tip.seq, tip.id, tip.stamp);
     }
 
-    pub(super) fn remember(&mut self, seq: Seq, id: RecordId, stamp: Stamp) {
+    fn remember(&mut self, seq: Seq, id: RecordId, stamp: Stamp) {
         if self.recent.len() == RECENT_MAX {
             self.recent.pop_front();
         }
@@ -113,40 +179,47 @@ impl Log {
         found.map(|(_, id, stamp)| (*id, *stamp))
     }
 
-    /// The control records in the past of the record at `seq`.
-    pub(super) fn frontier_at(&self, seq: Seq) -> &Frontier {
+    /// The control records in the past of the record at `seq`, if that is remembered.
+    pub(super) fn recent_frontier(&self, seq: Seq) -> Option<&Frontier> {
+        if seq == 0 {
+            return Some(&self.opened);
+        }
         let after = self.steps.partition_point(|(at, _)| *at <= seq);
         let step = after.checked_sub(1).and_then(|index| self.steps.get(index));
-        step.map_or(&self.frontier, |(_, frontier)| frontier)
+        step.map(|(_, frontier)| frontier)
     }
 
-    /// Notes the frontier of the record at `seq`, the newest admitted one.
-    pub(super) fn step(&mut self, seq: Seq, frontier: Frontier) {
-        if frontier != self.frontier {
-            self.steps.push((seq, frontier.clone()));
-            self.frontier = frontier;
+    /// Notes the frontier of the record at `seq`, the newest admitted one; tells whether it is new.
+    pub(super) fn step(&mut self, seq: Seq, frontier: Frontier) -> bool {
+        if frontier == self.frontier {
+            return false;
         }
+        if self.steps.len() == STEPS_MAX {
+            self.steps.pop_front();
+        }
+        self.steps.push_back((seq, frontier.clone()));
+        self.frontier = frontier;
+        true
     }
 
+    /// The row of a log: `[id, is control, tip, signature or null, admitted, its stamp, frontier,
+    /// seen, gap or null, origin]`, where a frontier is a list of log number and seq in turn.
     pub(super) fn encode(&self, id: LogId, numbers: &BTreeMap<LogId, u32>) -> Vec<u8> {
         let mut encoder = Encoder::new();
-        encoder.array(9).bytes(&id.0).bool(self.is_control);
+        encoder.array(ROW_FIELDS).bytes(&id.0).bool(self.is_control);
         self.tip.encode(&mut encoder);
         match &self.head {
             Some(head) => encoder.bytes(&head.signature),
             None => encoder.null(),
         };
         encoder.uint(self.admitted).uint(self.admitted_stamp.0);
-        encoder.array(self.steps.len());
-        for (seq, frontier) in &self.steps {
-            encoder.array(2).uint(*seq);
-            encode_frontier(&mut encoder, frontier, numbers);
-        }
+        encode_frontier(&mut encoder, &self.frontier, numbers);
         encode_frontier(&mut encoder, &self.seen, numbers);
         match self.gap {
             Some(seq) => encoder.uint(seq),
             None => encoder.null(),
         };
+        encoder.bytes(&self.origin.0);
         encoder.into_vec()
     }
 
@@ -157,7 +230,7 @@ impl Log {
         ids: &BTreeMap<u32, LogId>,
     ) -> Result<(LogId, Self), DecodeError> {
         let mut decoder = Decoder::new(row);
-        decoder.array_of(9)?;
+        decoder.array_of(ROW_FIELDS)?;
         let id = LogId(*decoder.fixed()?);
         let is_control = decoder.bool()?;
         let tip = Tip::decode(&mut decoder)?;
@@ -168,22 +241,15 @@ impl Log {
         };
         let admitted = decoder.uint()?;
         let admitted_stamp = Stamp(decoder.uint()?);
-        let mut steps = Vec::new();
-        for _ in 0..decoder.array()? {
-            decoder.array_of(2)?;
-            steps.push((decoder.uint()?, decode_frontier(&mut decoder, ids)?));
-        }
+        let frontier = decode_frontier(&mut decoder, ids)?;
         let seen = decode_frontier(&mut decoder, ids)?;
         let gap = if decoder.null()? {
             None
         } else {
             Some(decoder.uint()?)
         };
+        let origin = RecordId(*decoder.fixed()?);
         decoder.finish()?;
-        let frontier = steps
-            .last()
-            .map(|(_, frontier)| frontier.clone())
-            .unwrap_or_default();
         let head = signature.map(|signature| SignedHead {
             thread,
             log: id,
@@ -193,14 +259,17 @@ impl Log {
         });
         let mut log = Self {
             number,
+            origins: Vec::new(),
+            origin,
             is_control,
             tip,
             head,
             admitted,
             admitted_stamp,
             parked: None,
+            opened: Frontier::new(),
             frontier,
-            steps,
+            steps: VecDeque::new(),
             seen,
             gap,
             recent: VecDeque::new(),
@@ -213,14 +282,20 @@ impl Log {
     }
 }
 
+const ROW_FIELDS: usize = 10;
+
 /// The log id that begins a row, which tells numbers apart before the rest is read.
 pub(super) fn id_of_row(row: &[u8]) -> Result<LogId, DecodeError> {
     let mut decoder = Decoder::new(row);
-    decoder.array_of(9)?;
+    decoder.array_of(ROW_FIELDS)?;
     Ok(LogId(*decoder.fixed()?))
 }
 
-fn encode_frontier(encoder: &mut Encoder, frontier: &Frontier, numbers: &BTreeMap<LogId, u32>) {
+pub(super) fn encode_frontier(
+    encoder: &mut Encoder,
+    frontier: &Frontier,
+    numbers: &BTreeMap<LogId, u32>,
+) {
     let known: Vec<_> = frontier
         .iter()
         .filter_map(|(log, seq)| numbers.get(&log).map(|number| (*number, seq)))
@@ -231,7 +306,7 @@ fn encode_frontier(encoder: &mut Encoder, frontier: &Frontier, numbers: &BTreeMa
     }
 }
 
-fn decode_frontier(
+pub(super) fn decode_frontier(
     decoder: &mut Decoder<'_>,
     ids: &BTreeMap<u32, LogId>,
 ) -> Result<Frontier, DecodeError> {

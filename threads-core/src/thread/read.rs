@@ -1,11 +1,14 @@
 //! Reading back what rests in the store: runs, places, tips.
 
+use std::borrow::Cow;
 use std::ops::{Bound, ControlFlow};
 
+use leno_crdt_codec::cbor::Decoder;
 use leno_crdt_codec::{LogId, Seq, Stamp};
 
 use super::Thread;
-use super::log::Log;
+use super::log::{Log, decode_frontier};
+use crate::frontier::Frontier;
 use crate::run::decode_row;
 use crate::store::{Direction, StoreError, Table, View};
 use crate::{Header, RecordId, SealContext, SealedPart, Tip, VerifiedRun, keys};
@@ -76,8 +79,50 @@ impl Thread {
             })
     }
 
+    /// The control records in the past of an admitted record of a log.
+    pub(super) fn frontier_at<'a>(
+        &self,
+        view: &dyn View,
+        log: &'a Log,
+        seq: Seq,
+    ) -> Result<Cow<'a, Frontier>, StoreError> {
+        if seq >= log.admitted {
+            return Ok(Cow::Borrowed(&log.frontier));
+        }
+        if let Some(frontier) = log.recent_frontier(seq) {
+            return Ok(Cow::Borrowed(frontier));
+        }
+        let (low, high) = (
+            keys::step(self.number, log.number, 0),
+            keys::step(self.number, log.number, seq),
+        );
+        let (from, to) = (
+            Bound::Included(low.as_slice()),
+            Bound::Included(high.as_slice()),
+        );
+        let mut row = None;
+        view.scan(
+            Table::Logs,
+            from,
+            to,
+            Direction::Backward,
+            &mut |_, bytes| {
+                row = Some(bytes.to_vec());
+                ControlFlow::Break(())
+            },
+        )?;
+        let Some(row) = row else {
+            return Ok(Cow::Borrowed(&log.opened));
+        };
+        let frontier = decode_frontier(&mut Decoder::new(&row), &self.ids);
+        let frontier = frontier.map_err(|error| StoreError::Corrupt {
+            what: format!("a frontier: {error}"),
+        })?;
+        Ok(Cow::Owned(frontier))
+    }
+
     /// The row that holds a record.
-    fn row_with(
+    pub(super) fn row_with(
         &self,
         view: &dyn View,
         log: &Log,

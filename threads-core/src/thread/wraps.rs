@@ -1,6 +1,6 @@
 //! Keys: handing epochs' keys to readers, and taking one's own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use leno_crdt_codec::LogId;
@@ -8,11 +8,11 @@ use leno_crdt_codec::cbor::{Decoder, Encoder};
 use leno_identity::Label;
 use rand_core::CryptoRng;
 
-use super::{Changes, Opened, Sink, Thread, ThreadEvent};
+use super::{Changes, Opened, Sink, Thread, ThreadEvent, WRAPS_PER_SEAT_MAX};
 use crate::epoch::{ROSTER_DOMAIN, Wrap, WrapError};
 use crate::seal::EpochKey;
 use crate::store::{Overlay, StoreError, Table, View, scan_prefix};
-use crate::{EpochId, KeyRef, RecordRef, SeatId, keys};
+use crate::{EpochId, KeyRef, RecordRef, Role, SeatId, keys};
 
 /// Why a wrap is not taken in.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -27,6 +27,12 @@ pub enum TakeWrapError {
         /// The recipient.
         seat: SeatId,
     },
+    /// Peers handed over [`WRAPS_PER_SEAT_MAX`] wraps of this epoch for this seat already.
+    #[error("there are too many wraps for seat {seat} already")]
+    TooMany {
+        /// The recipient.
+        seat: SeatId,
+    },
     /// The wrap is for this seat and does not give the epoch's key.
     #[error("the wrap for this seat is bad")]
     Bad(#[from] WrapError),
@@ -35,36 +41,84 @@ pub enum TakeWrapError {
     Store(#[from] StoreError),
 }
 
+/// Tells wraps of one epoch for one seat apart: the first bytes of the encapsulated key.
+pub(crate) type WrapTag = [u8; 8];
+
+/// The tag of a wrap.
+pub(crate) fn tag_of(wrap: &Wrap) -> WrapTag {
+    let [a, b, c, d, e, f, g, h, ..] = wrap.encapsulated;
+    [a, b, c, d, e, f, g, h]
+}
+
 impl Thread {
     /// Wraps every key that is held for every reader who has none yet. Returns how many were made.
     pub fn wrap_missing(&mut self, rng: &mut dyn CryptoRng, changes: &mut Changes) -> usize {
         let own = self.seat.id();
         let mut made = 0;
         let readers: Vec<_> = self.governance.readers().collect();
-        for (epoch, (domain, key)) in &self.keys {
-            for (seat, kem) in &readers {
-                if *seat == own || self.wrapped.contains(&(*epoch, *seat)) {
-                    continue;
-                }
-                // A KEM key that nothing can be wrapped to is its owner's fault alone.
-                if let Ok(wrap) = Wrap::seal(key, self.id, *domain, *seat, kem, rng) {
-                    let row = wrap_key(self.number, *epoch, *seat);
-                    changes.batch.put(Table::Wraps, row, encode_wrap(&wrap));
-                    self.wrapped.insert((*epoch, *seat));
-                    made += 1;
+        let epochs: Vec<EpochId> = self.keys.keys().copied().collect();
+        for epoch in epochs {
+            for (seat, _) in &readers {
+                if *seat != own && !self.wrapped.contains_key(&(epoch, *seat)) {
+                    made += usize::from(self.wrap_again(epoch, *seat, rng, changes).is_some());
                 }
             }
         }
         made
     }
 
+    /// Wraps a key that is held for a reader, whatever wraps there are: one of them may be junk.
+    pub(crate) fn wrap_again(
+        &mut self,
+        epoch: EpochId,
+        seat: SeatId,
+        rng: &mut dyn CryptoRng,
+        changes: &mut Changes,
+    ) -> Option<Wrap> {
+        let (domain, key) = self.keys.get(&epoch)?;
+        let kems = self.governance.readers().filter(|(it, _)| *it == seat);
+        // A KEM key that nothing can be wrapped to is its owner's fault alone.
+        let wrap = kems
+            .filter_map(|(_, kem)| Wrap::seal(key, self.id, *domain, seat, &kem, rng).ok())
+            .next()?;
+        self.keep_wrap(&wrap, changes);
+        Some(wrap)
+    }
+
+    fn keep_wrap(&mut self, wrap: &Wrap, changes: &mut Changes) -> bool {
+        let tags = self.wrapped.entry((wrap.epoch, wrap.seat)).or_default();
+        let news = tags.insert(tag_of(wrap));
+        if news {
+            let key = wrap_key(self.number, wrap);
+            changes.batch.put(Table::Wraps, key, encode_wrap(wrap));
+        }
+        news
+    }
+
+    /// The epochs under which this seat may read and whose keys it does not hold, sorted by id.
+    #[must_use]
+    pub fn missing_keys(&self) -> Vec<EpochId> {
+        let reads = self
+            .governance
+            .role(self.seat.id())
+            .is_some_and(Role::reads);
+        let epochs = self.governance.epochs().map(|it| it.epoch);
+        let missing: BTreeSet<EpochId> = epochs
+            .filter(|it| reads && !self.keys.contains_key(it))
+            .collect();
+        missing.into_iter().collect()
+    }
+
     /// Names the set of wraps that are kept here, to tell quickly whether a peer has the same.
     #[must_use]
     pub fn wraps_digest(&self) -> [u8; 8] {
-        let mut bytes = Vec::with_capacity(self.wrapped.len() * 64);
-        for (epoch, seat) in &self.wrapped {
+        let mut bytes = Vec::with_capacity(self.wrapped.len() * 72);
+        for ((epoch, seat), tags) in &self.wrapped {
             bytes.extend_from_slice(&epoch.0);
             bytes.extend_from_slice(&seat.0);
+            for tag in tags {
+                bytes.extend_from_slice(tag);
+            }
         }
         *Label::EPOCH_WRAP
             .hash(&[&bytes])
@@ -75,7 +129,7 @@ impl Thread {
     /// How many wraps are kept here.
     #[must_use]
     pub fn wraps_count(&self) -> usize {
-        self.wrapped.len()
+        self.wrapped.values().map(BTreeSet::len).sum()
     }
 
     /// Takes in a wrap that a peer handed over; tells whether it was news.
@@ -85,7 +139,7 @@ impl Thread {
     ///
     /// # Errors
     ///
-    /// [`TakeWrapError`]; nothing changed.
+    /// [`TakeWrapError`]; no key changed. A wrap that is bad for this seat is kept as evidence.
     pub fn take_wrap(
         &mut self,
         view: &dyn View,
@@ -93,28 +147,36 @@ impl Thread {
         changes: &mut Changes,
         sink: Sink<'_>,
     ) -> Result<bool, TakeWrapError> {
-        let known = self.governance.epoch(&wrap.epoch);
-        if known.is_none_or(|epoch| epoch.domain != wrap.domain) {
+        let known = self.governance.epoch_in(wrap.domain, &wrap.epoch);
+        if known.is_none() {
             return Err(TakeWrapError::UnknownEpoch);
         }
-        if !self.governance.readers().any(|(seat, _)| seat == wrap.seat) {
-            return Err(TakeWrapError::Ghost { seat: wrap.seat });
+        let seat = wrap.seat;
+        if !self.governance.readers().any(|(reader, _)| reader == seat) {
+            return Err(TakeWrapError::Ghost { seat });
         }
-        let row = wrap_key(self.number, wrap.epoch, wrap.seat);
-        if wrap.seat != self.seat.id() {
-            // The first one is kept; the recipient asks again if it is bad.
-            let news = self.wrapped.insert((wrap.epoch, wrap.seat));
-            if news {
-                changes.batch.put(Table::Wraps, row, encode_wrap(wrap));
-            }
-            return Ok(news);
-        }
-        if self.keys.contains_key(&wrap.epoch) {
+        let tags = self.wrapped.get(&(wrap.epoch, seat));
+        if tags.is_some_and(|tags| tags.contains(&tag_of(wrap))) {
             return Ok(false);
         }
-        let key = wrap.open(self.id, &self.seat.kem)?;
-        self.wrapped.insert((wrap.epoch, wrap.seat));
-        changes.batch.put(Table::Wraps, row, encode_wrap(wrap));
+        let is_full = tags.is_some_and(|tags| tags.len() >= WRAPS_PER_SEAT_MAX);
+        if seat != self.seat.id() || self.keys.contains_key(&wrap.epoch) {
+            if is_full {
+                return Err(TakeWrapError::TooMany { seat });
+            }
+            return Ok(self.keep_wrap(wrap, changes));
+        }
+        let key = match wrap.open(self.id, &self.seat.kem) {
+            Ok(key) => key,
+            Err(error) => {
+                // Kept as others keep it, so that it is not handed over again and again.
+                if !is_full {
+                    self.keep_wrap(wrap, changes);
+                }
+                return Err(error.into());
+            }
+        };
+        self.keep_wrap(wrap, changes);
         self.take_key(view, wrap.domain, wrap.epoch, key, changes, sink)?;
         Ok(true)
     }
@@ -212,10 +274,9 @@ impl Thread {
                     KeyRef::Control { roster: Some(of) } if of == epoch => {
                         let sealed = record.roster.unwrap_or_default();
                         if let Some(roster) = self.open_roster(id, of, sealed, context) {
-                            if self.apply_roster(SeatId(id.0), record.id, &roster) {
+                            if self.take_late_roster(view, record.id, &roster, changes)? {
                                 changes.tell(self.id, ThreadEvent::RosterChanged);
                             }
-                            self.save_late_roster(view, record.id, &roster, changes)?;
                         }
                     }
                     KeyRef::Data { domain, epoch: of } if of == epoch => {
@@ -258,13 +319,9 @@ impl Thread {
             .open(context, record.body, &mut self.scratch)
             .is_err()
         {
-            changes.tell(
-                self.id,
-                ThreadEvent::Quarantined {
-                    record: place,
-                    reason: super::Quarantine::DoesNotOpen,
-                },
-            );
+            if let Some(number) = self.logs.get(&place.log).map(|log| log.number) {
+                self.quarantine(place, number, super::Quarantine::DoesNotOpen, changes);
+            }
             return;
         }
         sink(&Opened {
@@ -342,8 +399,8 @@ impl Thread {
     }
 }
 
-fn wrap_key(thread: u32, epoch: EpochId, seat: SeatId) -> Vec<u8> {
-    keys::suffixed(thread, &[&epoch.0, &seat.0])
+fn wrap_key(thread: u32, wrap: &Wrap) -> Vec<u8> {
+    keys::suffixed(thread, &[&wrap.epoch.0, &wrap.seat.0, &tag_of(wrap)])
 }
 
 fn encode_wrap(wrap: &Wrap) -> Vec<u8> {
@@ -356,13 +413,15 @@ fn encode_wrap(wrap: &Wrap) -> Vec<u8> {
 pub(super) fn wrapped(
     view: &dyn View,
     thread: u32,
-) -> Result<BTreeSet<(EpochId, SeatId)>, StoreError> {
-    let mut wrapped = BTreeSet::new();
+) -> Result<BTreeMap<(EpochId, SeatId), BTreeSet<WrapTag>>, StoreError> {
+    let mut wrapped: BTreeMap<_, BTreeSet<WrapTag>> = BTreeMap::new();
     scan_prefix(view, Table::Wraps, &keys::thread(thread), &mut |key, _| {
-        if let Some((epoch, seat)) = key.get(4..).and_then(|ids| ids.split_first_chunk::<32>())
-            && let Ok(seat) = seat.try_into()
+        if let Some((epoch, rest)) = key.get(4..).and_then(|ids| ids.split_first_chunk::<32>())
+            && let Some((seat, tag)) = rest.split_first_chunk::<32>()
+            && let Ok(tag) = tag.try_into()
         {
-            wrapped.insert((EpochId(*epoch), SeatId(seat)));
+            let of_seat = (EpochId(*epoch), SeatId(*seat));
+            wrapped.entry(of_seat).or_default().insert(tag);
         }
         ControlFlow::Continue(())
     })?;

@@ -1,4 +1,11 @@
-//! Scenarios of threads: records, governance and sync, without I/O.
+//! Scenarios and properties of threads: records, governance and sync, without I/O.
 
+mod clock;
+mod convergence;
+mod cut;
+mod forgery;
+mod forks;
+mod parked;
+mod size;
 mod sync;
 mod util;

@@ -1,16 +1,20 @@
 //! Whole replicas on memory stores, with a pretend clock and a pretend network.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use futures_executor::block_on;
 use leno_crdt_codec::cbor::{Decoder, Encoder};
 use leno_identity::{AgreementKey, SigningKey};
-use leno_threads_core::store::{MemoryStore, Store};
+use leno_threads_core::store::{Batch, MemoryStore, Store, Table, scan_prefix};
 use leno_threads_core::sync::{Level, PeerKey, Replica, SyncError};
-use leno_threads_core::thread::{Appended, Changes, Seat, Thread, ThreadEvent};
+use leno_threads_core::thread::{
+    Appended, Changes, ReceiveError, Received, Seat, TakeWrapError, Thread, ThreadEvent,
+};
 use leno_threads_core::{
-    FrameOp, GrantOp, LogId, NonceSecret, Role, RosterOp, Scope, SeatId, Seq, ServiceKey, Suite,
-    THREAD_DOMAIN, ThreadId,
+    EpochId, EpochKey, FrameOp, GrantOp, Header, KeyRef, LogId, NonceSecret, Padding, RecordRef,
+    Role, RosterOp, Run, Scope, SealContext, SealedPart, Sealer, SeatId, Seq, ServiceKey,
+    SignedHead, Stamp, Suite, THREAD_DOMAIN, ThreadId, Tip, Wrap, decode_row, encode_frame,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -250,11 +254,15 @@ impl Peer {
 
 /// Connects two peers anew and lets them talk until both are silent. Returns bytes on the wire.
 pub(crate) fn sync(a: &mut Peer, b: &mut Peer) -> usize {
-    a.replica.disconnected(&b.key);
-    b.replica.disconnected(&a.key);
+    connect(a, b);
+    talk(a, b)
+}
+
+/// Connects two peers anew.
+pub(crate) fn connect(a: &mut Peer, b: &mut Peer) {
+    hang_up(a, b);
     a.connected(b.key);
     b.connected(a.key);
-    talk(a, b)
 }
 
 /// Lets two connected peers talk until both are silent.
@@ -299,4 +307,350 @@ fn hang_up(a: &mut Peer, b: &mut Peer) {
 
 pub(crate) fn level(a: &Peer, b: &Peer, id: ThreadId) -> bool {
     a.replica.level(&b.key, &id) == Level::Level && b.replica.level(&a.key, &id) == Level::Level
+}
+
+/// Every row of a store but evidence: what must not change when something is refused.
+pub(crate) fn rows(store: &MemoryStore) -> BTreeMap<(u8, Vec<u8>), Vec<u8>> {
+    let view = store.view().unwrap();
+    let mut rows = BTreeMap::new();
+    for table in Table::ALL {
+        if table == Table::Evidence {
+            continue;
+        }
+        scan_prefix(&*view, table, &[], &mut |key, row| {
+            rows.insert((table as u8, key.to_vec()), row.to_vec());
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    }
+    rows
+}
+
+/// A copy of a store that shares nothing with it: a backup.
+pub(crate) fn backup(store: &MemoryStore) -> MemoryStore {
+    let copy = MemoryStore::new();
+    let view = store.view().unwrap();
+    let mut batch = Batch::new();
+    for table in Table::ALL {
+        scan_prefix(&*view, table, &[], &mut |key, row| {
+            batch.put(table, key.to_vec(), row.to_vec());
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    }
+    block_on(copy.commit(batch)).unwrap();
+    copy
+}
+
+/// The secrets of a peer in a thread, as its store keeps them.
+pub(crate) struct Secrets {
+    pub(crate) service: ServiceKey,
+    pub(crate) seat: SigningKey,
+    pub(crate) epochs: Vec<(u32, EpochId, EpochKey)>,
+    pub(crate) writer: Option<SigningKey>,
+}
+
+pub(crate) fn secrets(peer: &Peer, id: ThreadId) -> Secrets {
+    let number = peer.replica.thread(&id).unwrap().number();
+    let view = peer.store.view().unwrap();
+    let row = view.get(Table::Threads, &number.to_be_bytes()).unwrap();
+    let row = row.unwrap();
+    let mut decoder = Decoder::new(&row);
+    decoder.array_of(7).unwrap();
+    decoder.bytes().unwrap();
+    let service = ServiceKey::from_bytes(*decoder.fixed().unwrap());
+    let seat = SigningKey::from_secret_bytes(decoder.fixed().unwrap()).unwrap();
+    decoder.bytes().unwrap();
+    let mut epochs = Vec::new();
+    for _ in 0..decoder.array().unwrap() {
+        decoder.array_of(3).unwrap();
+        let domain = decoder.u32().unwrap();
+        let epoch = EpochId(*decoder.fixed().unwrap());
+        let key = EpochKey::from_bytes(*decoder.fixed().unwrap());
+        epochs.push((domain, epoch, key));
+    }
+    let writer = if decoder.null().unwrap() {
+        None
+    } else {
+        decoder.array_of(2).unwrap();
+        Some(SigningKey::from_secret_bytes(decoder.fixed().unwrap()).unwrap())
+    };
+    Secrets {
+        service,
+        seat,
+        epochs,
+        writer,
+    }
+}
+
+/// A record as an attacker with the keys of a member would make it.
+pub(crate) struct Crafted {
+    pub(crate) deps: Vec<RecordRef>,
+    pub(crate) control: Vec<RecordRef>,
+    pub(crate) stamp: Stamp,
+    pub(crate) key: KeyRef,
+    pub(crate) plaintext: Vec<u8>,
+}
+
+/// A run as it was sent or made: the place of its first record, items, signature.
+pub(crate) type OwnedRun = (Seq, Vec<u8>, [u8; 64]);
+
+impl Secrets {
+    pub(crate) fn data_key(&self) -> KeyRef {
+        let (domain, epoch, _) = self
+            .epochs
+            .iter()
+            .find(|(domain, ..)| *domain == THREAD_DOMAIN)
+            .unwrap();
+        KeyRef::Data {
+            domain: *domain,
+            epoch: *epoch,
+        }
+    }
+
+    pub(crate) fn text(&self, stamp: Stamp, text: &str) -> Crafted {
+        let mut encoder = Encoder::append_to(vec![0]);
+        encoder.text(text);
+        Crafted {
+            deps: Vec::new(),
+            control: Vec::new(),
+            stamp,
+            key: self.data_key(),
+            plaintext: encoder.into_vec(),
+        }
+    }
+
+    pub(crate) fn frame(&self, stamp: Stamp, ops: &[FrameOp]) -> Crafted {
+        Crafted {
+            deps: Vec::new(),
+            control: Vec::new(),
+            stamp,
+            key: KeyRef::Control { roster: None },
+            plaintext: encode_frame(ops, Padding::Off),
+        }
+    }
+
+    /// Seals and signs records that follow `tip`, whatever they claim.
+    pub(crate) fn craft(
+        &self,
+        thread: ThreadId,
+        signer: &SigningKey,
+        tip: &Tip,
+        records: &[Crafted],
+    ) -> (OwnedRun, Tip) {
+        let log = LogId(signer.verifying_key().to_bytes());
+        let (suite, secret) = (Suite::Aes256Gcm, NonceSecret::new(&[1; 32]));
+        let mut at = *tip;
+        let mut items = Encoder::new();
+        items.array(records.len());
+        for it in records {
+            let context = SealContext {
+                thread,
+                log,
+                seq: at.seq + 1,
+                prev: at.id,
+                deps: it.deps.clone(),
+                control: it.control.clone(),
+                stamp: it.stamp,
+                key: it.key,
+            };
+            let sealer = match it.key {
+                KeyRef::Data { epoch, .. } => {
+                    let key = self.epochs.iter().find(|(_, id, _)| *id == epoch);
+                    let key = key.map_or(EpochKey::from_bytes([9; 32]), |(.., key)| key.clone());
+                    Sealer::for_bodies(suite, &key, thread, log)
+                }
+                KeyRef::Control { .. } => Sealer::for_frames(suite, &self.service, thread, log),
+            };
+            let body = sealer.seal(&context.encode(), &it.plaintext, &secret, &mut rng(7));
+            let has_refs = !it.deps.is_empty() || !it.control.is_empty();
+            let length = match it.key {
+                KeyRef::Control { .. } => 5,
+                KeyRef::Data { .. } if at.key != Some(it.key) => 5,
+                KeyRef::Data { .. } if has_refs => 4,
+                KeyRef::Data { .. } => 2,
+            };
+            items
+                .array(length)
+                .uint(it.stamp.0.wrapping_sub(at.stamp.0))
+                .bytes(&body);
+            if length >= 4 {
+                for refs in [&it.deps, &it.control] {
+                    items.array(refs.len());
+                    for it in refs {
+                        items.array(3).bytes(&it.log.0).uint(it.seq);
+                        items.link(&it.id.to_cid());
+                    }
+                }
+            }
+            if length == 5 {
+                match it.key {
+                    KeyRef::Data { domain, epoch } => {
+                        items.array(2).uint(domain.into()).bytes(&epoch.0);
+                    }
+                    KeyRef::Control { .. } => {
+                        items.null();
+                    }
+                }
+            }
+            let header = Header {
+                context,
+                body: SealedPart::of(&body),
+                roster: None,
+            };
+            at = Tip {
+                seq: at.seq + 1,
+                id: header.id(),
+                stamp: it.stamp,
+                key: Some(it.key),
+            };
+        }
+        let head = SignedHead::sign(signer, thread, log, at.seq, at.id);
+        ((tip.seq + 1, items.into_vec(), head.signature), at)
+    }
+}
+
+impl Peer {
+    pub(crate) fn thread(&self, id: ThreadId) -> &Thread {
+        self.replica.thread(&id).unwrap()
+    }
+
+    pub(crate) fn tip(&self, id: ThreadId, log: LogId) -> Tip {
+        self.thread(id).log(&log).unwrap().tip
+    }
+
+    /// The newest record of a log, as a reference to it.
+    pub(crate) fn newest(&self, id: ThreadId, log: LogId) -> RecordRef {
+        let tip = self.tip(id, log);
+        RecordRef {
+            log,
+            seq: tip.seq,
+            id: tip.id,
+        }
+    }
+
+    /// The frontier of control records here, as a record would name it.
+    pub(crate) fn control(&self, id: ThreadId, but: LogId) -> Vec<RecordRef> {
+        let logs = self.thread(id).logs();
+        let refs = logs.filter(|log| log.is_control && log.tip.seq > 0 && log.id != but);
+        let mut refs: Vec<_> = refs.map(|log| self.newest(id, log.id)).collect();
+        refs.sort();
+        refs
+    }
+
+    /// All runs that are stored here.
+    pub(crate) fn runs(&self, id: ThreadId) -> Vec<(LogId, OwnedRun)> {
+        let view = self.store.view().unwrap();
+        let thread = self.thread(id);
+        let mut runs = Vec::new();
+        for log in thread.logs() {
+            thread
+                .scan_rows(&*view, &log.id, 1, &mut |first, row| {
+                    let (_, run) = decode_row(row).unwrap();
+                    runs.push((log.id, (first, run.items().to_vec(), *run.signature())));
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+        }
+        runs
+    }
+
+    /// Hands a run to the thread, past any session.
+    pub(crate) fn take(
+        &mut self,
+        id: ThreadId,
+        log: LogId,
+        (first, items, signature): &OwnedRun,
+    ) -> Result<Received, ReceiveError> {
+        let now = self.now;
+        let run = Run::from_parts(items, signature).map_err(|source| ReceiveError::Refused {
+            log,
+            first: *first,
+            source,
+        })?;
+        let mut opened = Vec::new();
+        let result = self.step(|replica, view, _, changes| {
+            let thread = replica.thread_mut(&id).unwrap();
+            let mut sink = |it: &leno_threads_core::thread::Opened<'_>| {
+                let text = Decoder::new(&it.plaintext[1..]).text().unwrap().to_owned();
+                opened.push((it.record.log, it.record.seq, text));
+            };
+            thread.receive(view, log, *first, run, now, changes, &mut sink)
+        });
+        self.read.entry(id).or_default().extend(opened);
+        result
+    }
+
+    pub(crate) fn take_wrap(&mut self, id: ThreadId, wrap: &Wrap) -> Result<bool, TakeWrapError> {
+        let mut opened = Vec::new();
+        let result = self.step(|replica, view, _, changes| {
+            let thread = replica.thread_mut(&id).unwrap();
+            let mut sink = |it: &leno_threads_core::thread::Opened<'_>| {
+                let text = Decoder::new(&it.plaintext[1..]).text().unwrap().to_owned();
+                opened.push((it.record.log, it.record.seq, text));
+            };
+            thread.take_wrap(view, wrap, changes, &mut sink)
+        });
+        self.read.entry(id).or_default().extend(opened);
+        result
+    }
+
+    /// Writes a control record.
+    pub(crate) fn govern(&mut self, id: ThreadId, ops: &[FrameOp]) -> RecordRef {
+        let now = self.now;
+        self.step(|replica, view, rng, changes| {
+            let thread = replica.thread_mut(&id).unwrap();
+            let record = thread.govern(view, ops, &[], now, rng, changes).unwrap();
+            thread.wrap_missing(rng, changes);
+            replica.touched(id);
+            record
+        })
+    }
+
+    /// The genesis without any session, and an empty thread.
+    pub(crate) fn join_directly(&mut self, from: &Self, id: ThreadId, seat: Seat) {
+        let genesis = from.thread(id).genesis().encode();
+        let service = from.thread(id).service_key().clone();
+        self.step(|replica, _, _, changes| {
+            let (number, secret) = (replica.next_number(), replica.nonce_secret());
+            let thread = Thread::join(number, id, &genesis, service, seat, secret, changes);
+            replica.add(thread.unwrap());
+        });
+    }
+
+    /// Everything that must be a function of the set of records.
+    pub(crate) fn state(&self, id: ThreadId) -> String {
+        let thread = self.thread(id);
+        let view = self.store.view().unwrap();
+        let logs: Vec<_> = thread
+            .logs()
+            .filter(|log| log.tip.seq > 0)
+            .map(|log| (log.id, log.is_control, log.tip, log.admitted))
+            .collect();
+        let mut quarantined = thread.quarantined(&*view).unwrap();
+        quarantined.sort();
+        let governance = thread.governance();
+        let openings: Vec<_> = governance.openings().collect();
+        let grants: Vec<_> = governance.grants().collect();
+        let epochs: Vec<_> = governance.epochs().collect();
+        let void: Vec<_> = governance.void().collect();
+        let name = thread.roster().name();
+        format!(
+            "{logs:?}\n{quarantined:?}\n{openings:?}\n{grants:?}\n{epochs:?}\n{void:?}\n{name:?}\n{:?}",
+            self.reads(id)
+        )
+    }
+}
+
+pub(crate) fn grant_op(seat: SeatId, kem: [u8; 32], role: Role) -> GrantOp {
+    GrantOp {
+        line: None,
+        seat,
+        kem,
+        role,
+        scope: Scope::Thread,
+        expires_millis: None,
+        identity: None,
+        recovery: None,
+    }
 }

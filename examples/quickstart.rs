@@ -1,0 +1,343 @@
+//! Alice and Bob share an encrypted songbook; Carol's always-on replicator carries it and cannot
+//! read it. Three peers, three stores on disk, real connections: TCP with Noise and Yamux, and QUIC.
+//!
+//! ```sh
+//! cargo run --release --example quickstart
+//! ```
+//!
+//! Prints what it measured, and exits with an error if anything does not hold.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "an example may measure the time it takes"
+)]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use leno::{Change, Collection, Definition, DocumentId, Fields, Peer, Role, Strategy, Thread};
+use serde::{Deserialize, Serialize};
+
+type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+/// 150 psalms, the Song of Solomon and the Lamentations: see `examples/data/README.md`.
+const SONGBOOK: &str = include_str!("data/songbook.json");
+
+/// How many live writes are timed.
+const LIVE_WRITES: usize = 100;
+
+/// Everything on loopback is level long before this.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+struct Song {
+    title: String,
+    book: String,
+    number: u32,
+    year: u32,
+    language: String,
+    tags: BTreeSet<String>,
+    first_line: String,
+    verses: Vec<String>,
+}
+
+fn id_of(song: &Song) -> Outcome<DocumentId> {
+    let book = song.book.to_lowercase().replace(' ', "-");
+    Ok(DocumentId::natural(format!("{book}/{:03}", song.number))?)
+}
+
+#[tokio::main]
+async fn main() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let begun = Instant::now();
+
+    // Three peers. Alice talks TCP, Bob QUIC, Carol both.
+    let (tcp, quic) = ("/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1");
+    let alice = open(folder.path(), "alice", &[tcp]).await?;
+    let bob = open(folder.path(), "bob", &[quic]).await?;
+    let carol = open(folder.path(), "carol", &[tcp, quic]).await?;
+
+    // Alice makes a thread and imports the songs.
+    let thread = alice.create_thread("songbook").await?;
+    let strategies = Fields::default().field("tags", Strategy::Set);
+    thread
+        .define(
+            "songs",
+            &Definition {
+                version: 1,
+                strategies,
+            },
+        )
+        .await?;
+    let songs: Vec<Song> = serde_json::from_str(SONGBOOK)?;
+    let importing = Instant::now();
+    let alices: Collection<Song> = thread.collection("songs");
+    let documents = songs.iter().map(|song| Ok((id_of(song)?, song.clone())));
+    alices
+        .put_all(documents.collect::<Outcome<Vec<_>>>()?)
+        .await?;
+    let imported = importing.elapsed();
+
+    // Each hands Alice a card, and joins by the ticket that the grant returns.
+    let bob_ticket = thread.grant(&bob.card("Bob").await?, Role::Writer).await?;
+    let carol_ticket = thread
+        .grant(&carol.card("Carol").await?, Role::Replicator)
+        .await?;
+    let joining = Instant::now();
+    let bobs_thread = bob.join(&bob_ticket).await?;
+    let carols_thread = carol.join(&carol_ticket).await?;
+    let bobs: Collection<Song> = bobs_thread.collection("songs");
+    connect(&bob, &alice).await?;
+    connect(&carol, &alice).await?;
+    level("everybody has the songs", &[&bob, &carol, &alice]).await?;
+    let joined = joining.elapsed();
+    check(
+        "Bob reads all songs",
+        bobs.count().await? == songs.len() as u64,
+    )?;
+    equal_states("after the import", &thread, &bobs_thread).await?;
+
+    // Bob goes offline. Both edit the same songs at the same time.
+    bob.pause().await?;
+    let id = |number: u32| DocumentId::natural(format!("psalms/{number:03}"));
+    // Psalm 1: different fields.
+    alices
+        .update(&id(1)?, |song| song.language = "en-GB".to_owned())
+        .await?;
+    bobs.update(&id(1)?, |song| song.tags.insert("beatitude".to_owned()))
+        .await?;
+    // Psalm 23: the same field.
+    alices
+        .update(&id(23)?, |song| {
+            song.title = "The Lord is my shepherd".to_owned()
+        })
+        .await?;
+    bobs.update(&id(23)?, |song| {
+        song.title = "The Shepherd Psalm".to_owned()
+    })
+    .await?;
+    // Psalm 137: Alice deletes what Bob edits.
+    alices.delete(&id(137)?).await?;
+    bobs.update(&id(137)?, |song| {
+        song.title = "By the rivers of Babylon".to_owned()
+    })
+    .await?;
+    // One set, two additions.
+    alices
+        .update(&id(150)?, |song| song.tags.insert("alleluia".to_owned()))
+        .await?;
+    bobs.update(&id(150)?, |song| song.tags.insert("finale".to_owned()))
+        .await?;
+
+    // Carol carries: Alice syncs with her and leaves; Bob comes back and finds only Carol.
+    level("Carol has Alice's edits", &[&alice, &carol]).await?;
+    let alice_sent = alice.traffic().await?;
+    alice.close().await?;
+    let converging = Instant::now();
+    bob.resume().await?;
+    connect(&bob, &carol).await?;
+    level("Bob has Alice's edits from Carol", &[&bob, &carol]).await?;
+    check(
+        "Bob has Alice's title or his own",
+        read(&bobs, &id(23)?).await?.title.contains("hepherd"),
+    )?;
+
+    // Alice opens her folder again and finds Bob's edits at Carol's.
+    let alice = open(folder.path(), "alice", &[tcp]).await?;
+    let thread = alice.thread(thread.id()).await?;
+    let alices: Collection<Song> = thread.collection("songs");
+    connect(&alice, &carol).await?;
+    level("Alice has Bob's edits from Carol", &[&alice, &carol]).await?;
+    let converged = converging.elapsed();
+    let hash = equal_states("after concurrent edits", &thread, &bobs_thread).await?;
+
+    let one = read(&alices, &id(1)?).await?;
+    let both = one.language == "en-GB" && one.tags.contains("beatitude");
+    check("edits of different fields are both kept", both)?;
+    let conflicts = alices.conflicts(&id(23)?).await?;
+    check(
+        "of two titles the other one is kept as a conflict",
+        conflicts.len() == 1,
+    )?;
+    check(
+        "conflicts are the same at Bob's",
+        bobs.conflicts(&id(23)?).await? == conflicts,
+    )?;
+    check("the delete wins", alices.get(&id(137)?).await?.is_none())?;
+    check("and Bob sees it", bobs.get(&id(137)?).await?.is_none())?;
+    let last = read(&bobs, &id(150)?).await?;
+    let both = last.tags.contains("alleluia") && last.tags.contains("finale");
+    check("a set keeps both additions", both)?;
+
+    // Live: Alice writes, Bob watches.
+    connect(&bob, &alice).await?;
+    level("Alice and Bob are connected", &[&alice, &bob]).await?;
+    let latencies = live(&alices, &bobs, &id(2)?).await?;
+    equal_states("after live writes", &thread, &bobs_thread).await?;
+
+    // Carol held all of it, and none of it in the clear.
+    let carols = carols_thread.status().await?;
+    let alices_status = thread.status().await?;
+    level("Carol has the live writes", &[&alice, &bob, &carol]).await?;
+    let (alice_traffic, bob_traffic, carol_traffic) = (
+        alice.traffic().await?,
+        bob.traffic().await?,
+        carol.traffic().await?,
+    );
+    for peer in [&alice, &bob, &carol] {
+        peer.close().await?;
+    }
+    let line = "The LORD is my shepherd; I shall not want.";
+    check(
+        "the line is in the songbook",
+        songs.iter().any(|it| it.verses.iter().any(|it| it == line)),
+    )?;
+    check(
+        "the search finds it in Alice's files",
+        contains(&folder.path().join("alice"), line)?,
+    )?;
+    check(
+        "it is not in Carol's files",
+        !contains(&folder.path().join("carol"), line)?,
+    )?;
+    check(
+        "nor is a title",
+        !contains(&folder.path().join("carol"), "The Shepherd Psalm")?,
+    )?;
+    check(
+        "nor is the collection's name",
+        !contains(&folder.path().join("carol"), "songs")?,
+    )?;
+
+    let millis = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
+    println!();
+    row("songs imported", songs.len());
+    row("import, durable", millis(imported));
+    row("join and first sync of Bob and Carol", millis(joined));
+    row(
+        "concurrent edits to convergence through Carol",
+        millis(converged),
+    );
+    row(
+        "records at Alice's / stored by Carol",
+        format!("{} / {}", alices_status.stored, carols.stored),
+    );
+    row("conflicts kept", conflicts.len());
+    row("Alice, bytes sent / received before she left", alice_sent);
+    row("Alice, bytes sent / received since", alice_traffic);
+    row("Bob, bytes sent / received", bob_traffic);
+    row("Carol, bytes sent / received", carol_traffic);
+    row("live write to visible, median", millis(latencies.0));
+    row("live write to visible, 99th of 100", millis(latencies.1));
+    row("state, Alice and Bob", hash);
+    row("whole run", millis(begun.elapsed()));
+    println!("\nEverything held.");
+    Ok(())
+}
+
+async fn open(folder: &Path, name: &str, listen: &[&str]) -> Outcome<Peer> {
+    let listen = listen.iter().copied();
+    Ok(Peer::folder(folder.join(name))?
+        .listen(listen)
+        .start()
+        .await?)
+}
+
+async fn connect(from: &Peer, to: &Peer) -> Outcome {
+    let address = to
+        .addresses()
+        .into_iter()
+        .next()
+        .ok_or("the peer listens nowhere")?;
+    from.connect(&address).await?;
+    Ok(())
+}
+
+/// Waits until each of these peers is level with all peers that it is connected to.
+async fn level(what: &str, peers: &[&Peer]) -> Outcome {
+    for peer in peers {
+        let report = peer.sync_once(DEADLINE).await?;
+        if !report.is_complete() {
+            return Err(format!("not level in time: {what}: {report:?}").into());
+        }
+    }
+    println!("  ok  {what}");
+    Ok(())
+}
+
+async fn read(songs: &Collection<Song>, id: &DocumentId) -> Outcome<Song> {
+    Ok(songs
+        .get(id)
+        .await?
+        .ok_or_else(|| format!("there is no song {id}"))?)
+}
+
+/// Times from just before a write at Alice's to its visibility at Bob's: median and 99th of 100.
+async fn live(
+    alices: &Collection<Song>,
+    bobs: &Collection<Song>,
+    id: &DocumentId,
+) -> Outcome<(Duration, Duration)> {
+    let mut watch = bobs.watch().await?;
+    let mut times = Vec::new();
+    for number in 0..LIVE_WRITES {
+        let title = format!("Psalm 2, take {number}");
+        let begun = Instant::now();
+        let fresh = title.clone();
+        alices.update(id, |song| song.title = fresh).await?;
+        loop {
+            match watch.next().await.ok_or("the watch ended")?? {
+                Change::Put { after, .. } if after.title == title => break,
+                _ => {}
+            }
+        }
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    let at = |place: usize| times.get(place).copied().unwrap_or_default();
+    Ok((at(LIVE_WRITES / 2), at(LIVE_WRITES * 99 / 100)))
+}
+
+async fn equal_states(when: &str, a: &Thread, b: &Thread) -> Outcome<String> {
+    let hash = a.state_hash().await?;
+    check(
+        &format!("equal states {when}"),
+        hash == b.state_hash().await?,
+    )?;
+    Ok(hash
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
+}
+
+fn check(what: &str, holds: bool) -> Outcome {
+    if !holds {
+        return Err(format!("does not hold: {what}").into());
+    }
+    println!("  ok  {what}");
+    Ok(())
+}
+
+fn row(what: &str, value: impl std::fmt::Display) {
+    println!("{what:<52} {value}");
+}
+
+/// Tells whether any file below a folder holds a text.
+fn contains(folder: &Path, text: &str) -> Outcome<bool> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let found = if path.is_dir() {
+            contains(&path, text)?
+        } else {
+            std::fs::read(&path)?
+                .windows(text.len())
+                .any(|window| window == text.as_bytes())
+        };
+        if found {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

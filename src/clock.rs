@@ -1,0 +1,116 @@
+//! The clock port.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
+
+use async_trait::async_trait;
+
+/// Tells the time and waits for it. The only clock that a peer has.
+#[cfg_attr(not(target_arch = "wasm32"), async_trait)]
+#[cfg_attr(target_arch = "wasm32", async_trait(?Send))]
+pub trait Clock: fmt::Debug + Send + Sync {
+    /// Milliseconds since the Unix epoch, UTC. May jump in either direction.
+    fn now_millis(&self) -> u64;
+
+    /// Waits until [`Clock::now_millis`] is at least `millis`. Cancel-safe.
+    async fn sleep_until(&self, millis: u64);
+}
+
+/// The system's clock, with tokio's timer.
+#[cfg(feature = "tokio")]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+#[cfg(feature = "tokio")]
+#[async_trait]
+impl Clock for SystemClock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the port that reads the clock"
+    )]
+    fn now_millis(&self) -> u64 {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
+    }
+
+    async fn sleep_until(&self, millis: u64) {
+        let wait = millis.saturating_sub(self.now_millis());
+        tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
+    }
+}
+
+/// A clock that stands still until it is set: for tests and simulations.
+///
+/// # Examples
+///
+/// ```
+/// use leno::{Clock, ManualClock};
+///
+/// let clock = ManualClock::new(1_000);
+/// clock.advance(500);
+/// assert_eq!(clock.now_millis(), 1_500);
+/// ```
+#[derive(Clone, Debug)]
+pub struct ManualClock {
+    state: Arc<Mutex<ManualState>>,
+}
+
+#[derive(Debug)]
+struct ManualState {
+    now_millis: u64,
+    wakers: Vec<Waker>,
+}
+
+impl ManualClock {
+    /// Makes a clock that shows `now_millis`.
+    #[must_use]
+    pub fn new(now_millis: u64) -> Self {
+        Self {
+            state: Arc::new(Mutex::new(ManualState {
+                now_millis,
+                wakers: Vec::new(),
+            })),
+        }
+    }
+
+    /// Moves the clock forward.
+    pub fn advance(&self, millis: u64) {
+        let now = self.now_millis();
+        self.set(now.saturating_add(millis));
+    }
+
+    /// Sets the clock, backwards too.
+    pub fn set(&self, now_millis: u64) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.now_millis = now_millis;
+        for waker in state.wakers.drain(..) {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg_attr(not(target_arch = "wasm32"), async_trait)]
+#[cfg_attr(target_arch = "wasm32", async_trait(?Send))]
+impl Clock for ManualClock {
+    fn now_millis(&self) -> u64 {
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .now_millis
+    }
+
+    async fn sleep_until(&self, millis: u64) {
+        std::future::poll_fn(|context| {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if state.now_millis >= millis {
+                return Poll::Ready(());
+            }
+            state.wakers.push(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}

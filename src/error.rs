@@ -1,0 +1,106 @@
+//! What the facade says when something does not go as asked.
+
+use leno_identity::{ClaimError, IssueError, KeyError};
+use leno_threads_core::ThreadId;
+use leno_threads_core::store::StoreError;
+use leno_threads_core::thread::AppendError;
+use leno_threads_db::DbError;
+use leno_transport_trait::TransportError;
+
+use crate::text::TextError;
+
+/// Why something did not go as asked. Nothing was changed, unless a variant says otherwise.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The peer was closed, or its driver was dropped.
+    #[error("the peer is closed")]
+    Closed,
+    /// The store failed. Open the peer again: what was acknowledged is there.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    /// The network failed.
+    #[error("the network failed")]
+    Transport(#[from] TransportError),
+    /// The peer has no network; give the builder a transport.
+    #[error("the peer has no network")]
+    NoTransport,
+    /// The transport was made with the keys of another device.
+    #[error("the transport is bound to another device's key")]
+    TransportOfAnotherDevice,
+    /// There is no such thread here; join or create it first.
+    #[error("there is no thread {0} here")]
+    NoSuchThread(ThreadId),
+    /// The thread's first sync has not come; sync with a member or replicator.
+    #[error("thread {0} was not synced yet")]
+    NotSyncedYet(ThreadId),
+    /// The record could not be written.
+    #[error("the write was refused")]
+    Append(#[from] AppendError),
+    /// The document could not be read or written.
+    #[error("the document was refused")]
+    Db(#[from] DbError),
+    /// This data was restored from a copy: sync once, so that nothing is signed twice, then write.
+    #[error("this data was restored from a copy; sync before writing")]
+    Restored,
+    /// The value has no form as a document: documents are maps of JSON-like values.
+    #[error("the value has no form as a document: {reason}")]
+    NotADocument {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The document does not have the form of this type.
+    #[error("the document has another form than the type: {reason}")]
+    OtherForm {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A ticket or card does not read.
+    #[error("the text was refused")]
+    Text(#[from] TextError),
+    /// The ticket is for the card of another peer, or was used already.
+    #[error("the ticket is not for a card of this peer")]
+    TicketOfAnother,
+    /// This role may not grant that one.
+    #[error("this seat may not grant the role")]
+    MayNotGrant,
+    /// No key could be made: the source of randomness is broken.
+    #[error("no key could be made")]
+    Key(#[from] KeyError),
+    /// The device could not be certified by the identity.
+    #[error("the identity did not certify the device")]
+    Issue(#[from] IssueError),
+    /// A claim about the device is not acceptable.
+    #[error("the device's claim is not acceptable")]
+    Claim(#[from] ClaimError),
+    /// There is no clock; give the builder one.
+    #[error("there is no clock")]
+    NoClock,
+    /// The network could not be set up.
+    #[cfg(feature = "libp2p")]
+    #[error("the network could not be set up")]
+    Listen(#[from] leno_transport_libp2p::ListenError),
+    /// The system gives no randomness.
+    #[error("the system gives no randomness: {0}")]
+    NoRandomness(String),
+    /// A file beside the store could not be read or written.
+    #[error("a file of the peer could not be used")]
+    File(#[source] std::sync::Arc<std::io::Error>),
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Self::File(std::sync::Arc::new(error))
+    }
+}
+
+impl Error {
+    /// Tells whether trying again later can help without anybody changing anything.
+    #[must_use]
+    pub fn may_retry(&self) -> bool {
+        matches!(
+            self,
+            Self::Transport(_) | Self::NotSyncedYet(_) | Self::Restored
+        ) || matches!(self, Self::Append(AppendError::NoKey { .. }))
+    }
+}

@@ -1,0 +1,423 @@
+//! The handle of a peer.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_channel::{mpsc, oneshot};
+use futures_util::SinkExt;
+use leno_identity::{AgreementKey, Device, Did, PublicKey, SigningKey};
+use leno_threads_core::store::{Store, Table};
+use leno_threads_core::thread::{Seat, Thread as CoreThread};
+use leno_threads_core::{RosterOp, Suite, ThreadId};
+use leno_transport_trait::{Address, PeerId, Transport};
+use zeroize::Zeroizing;
+
+use crate::builder::{Builder, load_or_make_device, system_rng};
+use crate::clock::Clock;
+use crate::driver::{Command, Finish, SyncReport, Traffic};
+use crate::error::Error;
+use crate::event::Events;
+use crate::text::{Card, SeatProof, Ticket};
+use crate::thread::Thread;
+use crate::work::{Work, meta, put_meta};
+
+/// A running instance of leno: its threads, its documents, its peers.
+///
+/// A handle: cheap to clone, usable from any task. The peer ends when it is closed or its last
+/// handle is dropped.
+#[derive(Clone)]
+pub struct Peer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    commands: mpsc::Sender<Command>,
+    id: PeerId,
+    identity: PublicKey,
+    transport: Option<Arc<dyn Transport>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Peer")
+            .field("id", &self.inner.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Peer {
+    pub(crate) fn new(
+        commands: mpsc::Sender<Command>,
+        id: PeerId,
+        identity: PublicKey,
+        transport: Option<Arc<dyn Transport>>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                commands,
+                id,
+                identity,
+                transport,
+                clock,
+            }),
+        }
+    }
+
+    /// Begins to put a peer together.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Opens the peer that lives in a folder, or makes one there: a store, a device, an identity,
+    /// and libp2p on any free TCP and UDP port. Works offline.
+    ///
+    /// Beside the folder lies a file that counts starts, so that a restored folder is noticed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if the folder cannot be used, or is open in another process.
+    #[cfg(all(feature = "redb", feature = "libp2p"))]
+    pub async fn open(folder: impl AsRef<std::path::Path>) -> Result<Self, Error> {
+        let addresses = ["/ip4/0.0.0.0/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1"];
+        Self::folder(folder)?.listen(addresses).start().await
+    }
+
+    /// Begins to put together the peer that lives in a folder, as [`Peer::open`] does, without a
+    /// network.
+    ///
+    /// # Errors
+    ///
+    /// As [`Peer::open`].
+    #[cfg(feature = "redb")]
+    pub fn folder(folder: impl AsRef<std::path::Path>) -> Result<Builder, Error> {
+        let folder = folder.as_ref();
+        std::fs::create_dir_all(folder)?;
+        let store = leno_store_redb::Redb::open(folder.join("leno.redb"))?;
+        let mut beside = folder.canonicalize()?.into_os_string();
+        beside.push(".generation");
+        Ok(Builder::default()
+            .store(store)
+            .generation(crate::generation::FileGeneration::new(beside)))
+    }
+
+    /// The device of a store, made if there is none: for a transport that is bound to its key.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`], or [`Error::NoRandomness`].
+    pub async fn device(store: &dyn Store) -> Result<Device, Error> {
+        load_or_make_device(store, &mut system_rng()?).await
+    }
+
+    /// The id under which other peers know this one: its device's key.
+    #[must_use]
+    pub fn id(&self) -> PeerId {
+        self.inner.id
+    }
+
+    /// Who this peer acts for.
+    #[must_use]
+    pub fn identity(&self) -> Did {
+        self.inner.identity.to_did()
+    }
+
+    /// Where others can dial this peer now.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Address> {
+        self.inner
+            .transport
+            .as_ref()
+            .map(|transport| transport.addresses())
+            .unwrap_or_default()
+    }
+
+    /// Makes a thread, owned by this peer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn create_thread(&self, name: &str) -> Result<Thread, Error> {
+        let name = name.to_owned();
+        let id = self
+            .call(move |work| {
+                let seat = new_seat(work)?;
+                let me = RosterOp::Seat {
+                    seat: seat.id(),
+                    certificate: proof_of(work, &seat).encode(),
+                    salt: salt(work),
+                    name: String::new(),
+                };
+                let about = [me, RosterOp::Name(name)];
+                let number = work.core.replica.next_number();
+                let secret = work.core.replica.nonce_secret();
+                let suite = Suite::Aes256Gcm;
+                let thread = CoreThread::create(
+                    work.view,
+                    number,
+                    seat,
+                    secret,
+                    suite,
+                    &about,
+                    work.now_millis,
+                    &mut work.core.rng,
+                    work.changes,
+                )?;
+                let id = thread.id();
+                work.core.replica.add(thread);
+                Ok(id)
+            })
+            .await?;
+        Ok(Thread::new(self.clone(), id))
+    }
+
+    /// Makes a card: a new seat that an owner or admin of a thread can grant a role to.
+    ///
+    /// `name` is what the member wants to be called in the thread. One card serves one thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn card(&self, name: &str) -> Result<Card, Error> {
+        let name = name.to_owned();
+        let addresses = self.addresses();
+        self.call(move |work| {
+            let seat = new_seat(work)?;
+            let proof = proof_of(work, &seat);
+            let kem = seat.kem.public_key().to_bytes();
+            let mut secrets = Zeroizing::new(seat.signing.to_secret_bytes().to_vec());
+            secrets.extend_from_slice(&*seat.kem.to_secret_bytes());
+            let key = meta::key(meta::SEAT_PREFIX, &seat.id().0);
+            put_meta(&mut work.changes.batch, &key, secrets.to_vec());
+            Ok(Card {
+                seat: seat.id(),
+                kem,
+                name,
+                proof,
+                addresses,
+            })
+        })
+        .await
+    }
+
+    /// Joins a thread by the ticket that a grant returned. Its content comes with the next sync;
+    /// the peer that made the ticket is dialled by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TicketOfAnother`] if the ticket is not for a card of this peer.
+    pub async fn join(&self, ticket: &Ticket) -> Result<Thread, Error> {
+        let ticket = ticket.clone();
+        let (id, addresses) = (ticket.thread, ticket.addresses.clone());
+        self.call(move |work| {
+            if work.core.replica.ids().any(|known| known == ticket.thread) {
+                return Ok(());
+            }
+            let (key, seat) = offered_seat(work, &ticket.seat)?;
+            work.core
+                .replica
+                .join(ticket.thread, ticket.service, seat, work.changes);
+            work.changes.batch.delete(Table::Meta, key);
+            for address in &ticket.addresses {
+                work.remember_address(address);
+            }
+            Ok(())
+        })
+        .await?;
+        if self.inner.transport.is_some() {
+            for address in addresses {
+                // Not reachable now is no mistake: the driver dials again.
+                drop(self.send_connect(address).await?);
+            }
+        }
+        Ok(Thread::new(self.clone(), id))
+    }
+
+    /// The threads that are here or were joined.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`].
+    pub async fn threads(&self) -> Result<Vec<Thread>, Error> {
+        let ids = self
+            .call(|work| Ok(work.core.replica.ids().collect::<Vec<_>>()))
+            .await?;
+        Ok(ids
+            .into_iter()
+            .map(|id| Thread::new(self.clone(), id))
+            .collect())
+    }
+
+    /// A thread that is here or was joined.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchThread`].
+    pub async fn thread(&self, id: ThreadId) -> Result<Thread, Error> {
+        let known = self
+            .call(move |work| Ok(work.core.replica.ids().any(|it| it == id)))
+            .await?;
+        if known {
+            Ok(Thread::new(self.clone(), id))
+        } else {
+            Err(Error::NoSuchThread(id))
+        }
+    }
+
+    /// Dials a peer and resolves when it is connected. The address is remembered.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Transport`] if it cannot be reached now; the driver goes on trying.
+    pub async fn connect(&self, address: &Address) -> Result<PeerId, Error> {
+        let reply = self.send_connect(address.clone()).await?;
+        reply.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Waits until every thread is level with every connected peer, for at most `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`]. A deadline that passes is no error: the report tells.
+    pub async fn sync_once(&self, deadline: Duration) -> Result<SyncReport, Error> {
+        let millis = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        let until = self.inner.clock.now_millis().saturating_add(millis);
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::SyncOnce(until, reply)).await?;
+        answer.await.map_err(|_| Error::Closed)
+    }
+
+    /// Hangs up on all peers and talks to none until [`Peer::resume`]. Reading and writing go on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`].
+    pub async fn pause(&self) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Pause(true, reply)).await?;
+        answer.await.map_err(|_| Error::Closed)
+    }
+
+    /// Talks to peers again, and dials those whose addresses are known.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`].
+    pub async fn resume(&self) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Pause(false, reply)).await?;
+        answer.await.map_err(|_| Error::Closed)
+    }
+
+    /// How many bytes went to and came from peers since the start.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`].
+    pub async fn traffic(&self) -> Result<Traffic, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Traffic(reply)).await?;
+        answer.await.map_err(|_| Error::Closed)
+    }
+
+    /// Everything that happens from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`].
+    pub async fn events(&self) -> Result<Events, Error> {
+        self.call(|work| Ok(work.core.subscribers.add())).await
+    }
+
+    /// Writes what is left to write, hangs up and ends the driver. Later calls of any handle answer
+    /// [`Error::Closed`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] if the peer is closed already.
+    pub async fn close(&self) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Close(reply)).await?;
+        answer.await.map_err(|_| Error::Closed)
+    }
+
+    /// Runs `work` inside a step of the driver and resolves when what it changed is durable.
+    pub(crate) async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Work<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Work(Box::new(move |step| {
+            let result = work(step);
+            let finish: Finish = Box::new(move |committed| {
+                // Whoever asked may have gone meanwhile.
+                let _ = reply.send(committed.and(result));
+            });
+            finish
+        }));
+        self.send(command).await?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    pub(crate) async fn send(&self, command: Command) -> Result<(), Error> {
+        self.inner
+            .commands
+            .clone()
+            .send(command)
+            .await
+            .map_err(|_| Error::Closed)
+    }
+
+    async fn send_connect(
+        &self,
+        address: Address,
+    ) -> Result<oneshot::Receiver<Result<PeerId, Error>>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Connect(address, reply)).await?;
+        Ok(answer)
+    }
+}
+
+fn new_seat(work: &mut Work<'_>) -> Result<Seat, Error> {
+    let rng = &mut work.core.rng;
+    Ok(Seat {
+        signing: SigningKey::generate(rng)?,
+        kem: AgreementKey::generate(rng)?,
+    })
+}
+
+fn proof_of(work: &Work<'_>, seat: &Seat) -> SeatProof {
+    let kem = seat.kem.public_key().to_bytes();
+    SeatProof::sign(&work.core.certificate, &work.core.device, seat.id(), &kem)
+}
+
+pub(crate) fn salt(work: &mut Work<'_>) -> [u8; 16] {
+    use rand_core::Rng as _;
+    let mut salt = [0; 16];
+    work.core.rng.fill_bytes(&mut salt);
+    salt
+}
+
+/// The seat of a card that this peer made, and the key of the row that keeps it.
+fn offered_seat(work: &Work<'_>, hint: &[u8; 8]) -> Result<(Vec<u8>, Seat), Error> {
+    let prefix = meta::key(meta::SEAT_PREFIX, hint);
+    let mut found = None;
+    let overlay = leno_threads_core::store::Overlay::new(work.view, &work.changes.batch);
+    leno_threads_core::store::scan_prefix(&overlay, Table::Meta, &prefix, &mut |key, row| {
+        found = Some((key.to_vec(), Zeroizing::new(row.to_vec())));
+        std::ops::ControlFlow::Break(())
+    })?;
+    let (key, row) = found.ok_or(Error::TicketOfAnother)?;
+    let damaged = || leno_threads_core::store::StoreError::Corrupt {
+        what: "the seat of a card".to_owned(),
+    };
+    let (signing, kem) = row.split_first_chunk::<32>().ok_or_else(damaged)?;
+    let kem = kem.try_into().map_err(|_| damaged())?;
+    let signing = SigningKey::from_secret_bytes(signing).map_err(|_| damaged())?;
+    let kem = AgreementKey::from_secret_bytes(kem).map_err(|_| damaged())?;
+    Ok((key, Seat { signing, kem }))
+}

@@ -1,0 +1,354 @@
+//! Tickets and cards: what people hand each other as text.
+
+use std::fmt;
+use std::str::FromStr;
+
+use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder};
+use leno_identity::{DeviceCertificate, Label, VerifiedCertificate, VerifyingKey};
+use leno_threads_core::{SeatId, ServiceKey, ThreadId};
+use leno_transport_trait::{Address, PeerId};
+use multibase::Base;
+
+/// Longest text form that is read, in bytes.
+pub(crate) const TEXT_BYTES_MAX: usize = 4096;
+
+/// Most addresses in a ticket or card.
+pub(crate) const ADDRESSES_MAX: usize = 4;
+
+/// Why a text is no ticket or card.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TextError {
+    /// It does not begin as one, or is longer than [`TEXT_BYTES_MAX`].
+    #[error("the text is no {expected}")]
+    NotOne {
+        /// "ticket" or "card".
+        expected: &'static str,
+    },
+    /// It is damaged: copy it again, whole.
+    #[error("the {expected} is damaged")]
+    Damaged {
+        /// "ticket" or "card".
+        expected: &'static str,
+    },
+    /// It comes from a newer version.
+    #[error("the {expected} is of a newer version")]
+    Newer {
+        /// "ticket" or "card".
+        expected: &'static str,
+    },
+    /// The seat on a card is not vouched for by its device.
+    #[error("the card's seat is not vouched for by its device")]
+    NotVouched,
+}
+
+const TICKET_PREFIX: &str = "leno-ticket:";
+const CARD_PREFIX: &str = "leno-card:";
+const VERSION: u64 = 1;
+
+/// What opens a thread to whom it was granted: which thread, its service key, and where to ask.
+///
+/// Whoever holds a ticket can name the thread to its peers, but they serve only a seat with a grant.
+///
+/// # Security
+///
+/// The ticket holds the service key: send it as you would send an invitation, not publicly.
+#[derive(Clone)]
+pub struct Ticket {
+    pub(crate) thread: ThreadId,
+    pub(crate) service: ServiceKey,
+    /// The beginning of the id of the record with the grant.
+    pub(crate) granted_by: [u8; 16],
+    /// The beginning of the id of the seat that was granted the role.
+    pub(crate) seat: [u8; 8],
+    pub(crate) peer: PeerId,
+    pub(crate) addresses: Vec<Address>,
+}
+
+impl Ticket {
+    /// The thread.
+    #[must_use]
+    pub fn thread(&self) -> ThreadId {
+        self.thread
+    }
+
+    /// The peer that made the ticket.
+    #[must_use]
+    pub fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// Where that peer was reachable.
+    #[must_use]
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Ticket")
+            .field("thread", &self.thread)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `leno-ticket:` and base32 of
+/// `[1, thread: 32 bytes, service key: 32 bytes, record: 16 bytes, seat: 8 bytes, peer: 32 bytes,
+/// addresses]`.
+impl fmt::Display for Ticket {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut encoder = Encoder::new();
+        encoder
+            .array(7)
+            .uint(VERSION)
+            .bytes(&self.thread.0)
+            .bytes(self.service.expose())
+            .bytes(&self.granted_by)
+            .bytes(&self.seat)
+            .bytes(&self.peer.0);
+        encode_addresses(&mut encoder, &self.addresses);
+        write_text(formatter, TICKET_PREFIX, encoder.as_slice())
+    }
+}
+
+impl FromStr for Ticket {
+    type Err = TextError;
+
+    fn from_str(text: &str) -> Result<Self, TextError> {
+        let bytes = read_text(text, TICKET_PREFIX, "ticket")?;
+        let damaged = |_| TextError::Damaged { expected: "ticket" };
+        decode_ticket(&bytes).map_err(damaged)
+    }
+}
+
+fn decode_ticket(bytes: &[u8]) -> Result<Ticket, DecodeError> {
+    let mut decoder = Decoder::new(bytes);
+    decoder.array_of(7)?;
+    decoder.uint()?;
+    let ticket = Ticket {
+        thread: ThreadId(*decoder.fixed()?),
+        service: ServiceKey::from_bytes(*decoder.fixed()?),
+        granted_by: *decoder.fixed()?,
+        seat: *decoder.fixed()?,
+        peer: PeerId(*decoder.fixed()?),
+        addresses: decode_addresses(&mut decoder)?,
+    };
+    decoder.finish()?;
+    Ok(ticket)
+}
+
+/// What a peer hands to an owner or admin to be granted a role: a new seat, and who stands behind it.
+///
+/// Holds no secrets. The seat's keys wait in the store of the peer that made the card.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Card {
+    pub(crate) seat: SeatId,
+    pub(crate) kem: [u8; 32],
+    pub(crate) name: String,
+    /// The certificate and the device's signature of the seat.
+    pub(crate) proof: SeatProof,
+    pub(crate) addresses: Vec<Address>,
+}
+
+impl Card {
+    /// What the member wants to be called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The seat that asks for a grant.
+    #[must_use]
+    pub fn seat(&self) -> SeatId {
+        self.seat
+    }
+
+    /// Where the peer was reachable.
+    #[must_use]
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+}
+
+/// `leno-card:` and base32 of `[1, seat, KEM key, name, proof, addresses]`.
+impl fmt::Display for Card {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut encoder = Encoder::new();
+        encoder
+            .array(6)
+            .uint(VERSION)
+            .bytes(&self.seat.0)
+            .bytes(&self.kem)
+            .text(&self.name)
+            .bytes(&self.proof.encode());
+        encode_addresses(&mut encoder, &self.addresses);
+        write_text(formatter, CARD_PREFIX, encoder.as_slice())
+    }
+}
+
+impl FromStr for Card {
+    type Err = TextError;
+
+    fn from_str(text: &str) -> Result<Self, TextError> {
+        let bytes = read_text(text, CARD_PREFIX, "card")?;
+        decode_card(&bytes).map_err(|_| TextError::Damaged { expected: "card" })
+    }
+}
+
+fn decode_card(bytes: &[u8]) -> Result<Card, DecodeError> {
+    let mut decoder = Decoder::new(bytes);
+    decoder.array_of(6)?;
+    decoder.uint()?;
+    let card = Card {
+        seat: SeatId(*decoder.fixed()?),
+        kem: *decoder.fixed()?,
+        name: decoder.text()?.to_owned(),
+        proof: SeatProof::decode(decoder.bytes()?)?,
+        addresses: decode_addresses(&mut decoder)?,
+    };
+    decoder.finish()?;
+    Ok(card)
+}
+
+/// Who stands behind a seat: a device certificate, and the device's signature of the seat.
+///
+/// Stands in the roster part beside the grant, so only members learn it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct SeatProof {
+    certificate: Vec<u8>,
+    signature: [u8; 64],
+}
+
+impl SeatProof {
+    pub(crate) fn sign(
+        certificate: &DeviceCertificate,
+        device: &leno_identity::Device,
+        seat: SeatId,
+        kem: &[u8; 32],
+    ) -> Self {
+        let signature = device
+            .signing_key()
+            .sign(Label::SEAT_OFFER, &[&seat.0, kem]);
+        Self {
+            certificate: certificate.to_bytes(),
+            signature,
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut encoder = Encoder::new();
+        encoder
+            .array(2)
+            .bytes(&self.certificate)
+            .bytes(&self.signature);
+        encoder.into_vec()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut decoder = Decoder::new(bytes);
+        decoder.array_of(2)?;
+        let proof = Self {
+            certificate: decoder.bytes()?.to_vec(),
+            signature: *decoder.fixed()?,
+        };
+        decoder.finish()?;
+        Ok(proof)
+    }
+
+    /// The certificate, if it holds now and its device vouches for the seat.
+    pub(crate) fn verify(
+        &self,
+        seat: SeatId,
+        kem: &[u8; 32],
+        now_millis: u64,
+    ) -> Option<VerifiedCertificate> {
+        let certificate = DeviceCertificate::decode(&self.certificate).ok()?;
+        let verified = certificate.verify(now_millis).ok()?;
+        let device: &VerifyingKey = verified.device();
+        device
+            .verify(Label::SEAT_OFFER, &[&seat.0, kem], &self.signature)
+            .ok()?;
+        Some(verified)
+    }
+}
+
+fn encode_addresses(encoder: &mut Encoder, addresses: &[Address]) {
+    let addresses = addresses.iter().take(ADDRESSES_MAX);
+    encoder.array(addresses.len());
+    for address in addresses {
+        encoder.text(address.as_str());
+    }
+}
+
+fn decode_addresses(decoder: &mut Decoder<'_>) -> Result<Vec<Address>, DecodeError> {
+    let mut addresses = Vec::new();
+    for _ in 0..decoder.array_up_to(ADDRESSES_MAX)? {
+        let offset = decoder.offset();
+        let address = Address::from_str(decoder.text()?);
+        addresses.push(address.map_err(|_| DecodeError::OutOfBounds {
+            offset,
+            what: "an address",
+        })?);
+    }
+    Ok(addresses)
+}
+
+fn write_text(formatter: &mut fmt::Formatter<'_>, prefix: &str, bytes: &[u8]) -> fmt::Result {
+    write!(formatter, "{prefix}{}", Base::Base32Lower.encode(bytes))
+}
+
+fn read_text(text: &str, prefix: &str, expected: &'static str) -> Result<Vec<u8>, TextError> {
+    let text = text.trim();
+    let body = text
+        .strip_prefix(prefix)
+        .filter(|_| text.len() <= TEXT_BYTES_MAX);
+    let body = body.ok_or(TextError::NotOne { expected })?;
+    let bytes = Base::Base32Lower
+        .decode(body)
+        .map_err(|_| TextError::Damaged { expected })?;
+    let mut decoder = Decoder::new(&bytes);
+    let version = decoder.array().and_then(|_| decoder.uint());
+    match version {
+        Ok(VERSION) => Ok(bytes),
+        Ok(_) => Err(TextError::Newer { expected }),
+        Err(_) => Err(TextError::Damaged { expected }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticket() -> Ticket {
+        Ticket {
+            thread: ThreadId([1; 32]),
+            service: ServiceKey::from_bytes([2; 32]),
+            granted_by: [3; 16],
+            seat: [5; 8],
+            peer: PeerId([4; 32]),
+            addresses: vec!["/ip4/192.168.100.100/tcp/65535".parse().unwrap()],
+        }
+    }
+
+    #[test]
+    fn ticket_fits_a_qr_code_and_reads_back() {
+        let text = ticket().to_string();
+        assert!(text.len() <= 300, "{}", text.len());
+        let read: Ticket = text.parse().unwrap();
+        assert_eq!(read.to_string(), text);
+        assert_eq!(read.thread(), ThreadId([1; 32]));
+    }
+
+    #[test]
+    fn damaged_texts_say_so() {
+        let text = ticket().to_string();
+        let not_one = TextError::NotOne { expected: "ticket" };
+        assert_eq!("hello".parse::<Ticket>().err(), Some(not_one));
+        let damaged = Some(TextError::Damaged { expected: "ticket" });
+        assert_eq!(text[..text.len() - 9].parse::<Ticket>().err(), damaged);
+        assert_eq!(format!("{text}0").parse::<Ticket>().err(), damaged);
+        assert!(!format!("{:?}", ticket()).contains("2, 2"));
+    }
+}

@@ -1,0 +1,448 @@
+//! The handle of a thread.
+
+use leno_identity::{Did, Label};
+use leno_threads_core::acl::Grant;
+use leno_threads_core::thread::{AppendError, LogStatus, Quarantine};
+use leno_threads_core::{
+    FrameOp, GrantOp, RecordRef, Role, RosterOp, Scope, SeatId, THREAD_DOMAIN, ThreadId,
+};
+use leno_threads_db::{Definition, DocumentId, FieldEdit, Transaction as DbTransaction, Writer};
+use leno_transport_trait::PeerId;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::collection::Collection;
+use crate::convert::{from_ipld, to_ipld};
+use crate::driver::SyncReport;
+use crate::error::Error;
+use crate::peer::{Peer, salt};
+use crate::text::{Card, SeatProof, Ticket};
+use crate::work::{Work, member_of_grant, thread_mut};
+
+/// A thread of a peer. A handle: cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Thread {
+    peer: Peer,
+    id: ThreadId,
+}
+
+/// A member's seat in a thread.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Member {
+    /// The seat.
+    pub seat: SeatId,
+    /// Its role.
+    pub role: Role,
+    /// What the member wants to be called; empty if nothing was said.
+    pub name: String,
+    /// Who the member is, if a certificate proves it.
+    pub identity: Option<Did>,
+    /// Whether it is this peer's own seat.
+    pub is_self: bool,
+}
+
+/// Where a thread stands on this peer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ThreadStatus {
+    /// What the thread is called, if its roster could be read.
+    pub name: Option<String>,
+    /// Records that are here, of all logs.
+    pub stored: u64,
+    /// Records that are admitted.
+    pub admitted: u64,
+    /// Records of this peer that no other peer is known to keep.
+    pub outbox: u64,
+    /// Records that were put aside.
+    pub quarantined: u64,
+    /// Logs whose next record waits for a fact.
+    pub waiting: Vec<LogStatus>,
+}
+
+impl Thread {
+    pub(crate) fn new(peer: Peer, id: ThreadId) -> Self {
+        Self { peer, id }
+    }
+
+    /// The id.
+    #[must_use]
+    pub fn id(&self) -> ThreadId {
+        self.id
+    }
+
+    /// The peer that this handle belongs to.
+    #[must_use]
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Gives a role to the seat of a card, and returns the ticket with which its peer joins.
+    ///
+    /// A reader gets the keys to everything that was written before. A replicator gets none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MayNotGrant`] if this peer's role does not reach, [`Error::Text`] if the card's seat
+    /// is not vouched for by its device.
+    pub async fn grant(&self, card: &Card, role: Role) -> Result<Ticket, Error> {
+        let (id, card) = (self.id, card.clone());
+        let (peer, addresses) = (self.peer.id(), self.peer.addresses());
+        self.peer
+            .call(move |work| {
+                let proven = card.proof.verify(card.seat, &card.kem, work.now_millis);
+                let proven = proven.ok_or(crate::text::TextError::NotVouched)?;
+                let salt = salt(work);
+                let identity = proven.identity().to_bytes();
+                let identity = Label::IDENTITY_COMMITMENT.hash(&[&salt, &identity]);
+                let now = work.now_millis;
+                work.writable(id)?;
+                let Work {
+                    core,
+                    view,
+                    changes,
+                    ..
+                } = work;
+                let thread = thread_mut(&mut core.replica, id)?;
+                let own = thread.governance().role(thread.seat().id());
+                if !own.is_some_and(|own| own.may_grant(role)) {
+                    return Err(Error::MayNotGrant);
+                }
+                let grant = FrameOp::Grant(GrantOp {
+                    line: None,
+                    seat: card.seat,
+                    kem: card.kem,
+                    role,
+                    scope: Scope::Thread,
+                    expires_millis: None,
+                    identity: Some(identity),
+                    recovery: None,
+                });
+                let about = RosterOp::Seat {
+                    seat: card.seat,
+                    certificate: card.proof.encode(),
+                    salt,
+                    name: card.name,
+                };
+                let rng = &mut core.rng;
+                let record = thread.govern(*view, &[grant], &[about], now, rng, changes)?;
+                thread.wrap_missing(rng, changes);
+                let service = thread.service_key().clone();
+                core.replica.touched(id);
+                let granted_by = record.id.0.first_chunk().copied().unwrap_or_default();
+                let seat = card.seat.0.first_chunk().copied().unwrap_or_default();
+                let addresses = addresses.into_iter().take(1).collect();
+                Ok(Ticket {
+                    thread: id,
+                    service,
+                    granted_by,
+                    seat,
+                    peer,
+                    addresses,
+                })
+            })
+            .await
+    }
+
+    /// A collection of documents of type `T`. Costs nothing; the collection need not exist.
+    #[must_use]
+    pub fn collection<T>(&self, name: &str) -> Collection<T> {
+        Collection::new(self.clone(), name)
+    }
+
+    /// States how the fields of a collection's documents merge, for all members.
+    ///
+    /// Of two definitions the higher version counts. Changes nothing that was written.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if this peer may not write.
+    pub async fn define(&self, name: &str, definition: &Definition) -> Result<(), Error> {
+        let fact = definition
+            .to_fact(name)
+            .map_err(|error| Error::NotADocument {
+                reason: error.to_string(),
+            })?;
+        let id = self.id;
+        self.peer
+            .call(move |work| {
+                let now = work.now_millis;
+                work.writable(id)?;
+                let Work {
+                    core,
+                    view,
+                    changes,
+                    ..
+                } = &mut *work;
+                let thread = thread_mut(&mut core.replica, id)?;
+                thread.govern(*view, &[], &[fact], now, &mut core.rng, changes)?;
+                core.replica.touched(id);
+                core.define(id);
+                Ok(())
+            })
+            .await
+    }
+
+    /// Writes several documents, of one or more collections, as one record with one fate.
+    ///
+    /// `transact` runs inside the peer and must not block. It sees its own writes. If it fails,
+    /// nothing is written.
+    ///
+    /// # Errors
+    ///
+    /// What `transact` returns, or [`Error`] if the record cannot be written.
+    pub async fn transact<R: Send + 'static>(
+        &self,
+        transact: impl FnOnce(&mut Transaction<'_>) -> Result<R, Error> + Send + 'static,
+    ) -> Result<R, Error> {
+        let id = self.id;
+        self.peer
+            .call(move |work| work.transact(id, transact))
+            .await
+    }
+
+    /// The seats of the thread and what is known of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchThread`], or [`Error::NotSyncedYet`].
+    pub async fn members(&self) -> Result<Vec<Member>, Error> {
+        let id = self.id;
+        self.peer
+            .call(move |work| {
+                let now = work.now_millis;
+                let thread = thread_mut(&mut work.core.replica, id)?;
+                let own = thread.seat().id();
+                let governance = thread.governance();
+                let member = |seat: SeatId| {
+                    let role = governance.role(seat)?;
+                    let fact = thread.roster().seat(&seat);
+                    let grants = governance.grants_of(seat);
+                    let kems: Vec<[u8; 32]> =
+                        grants.map(|(_, grant): (_, &Grant)| grant.op.kem).collect();
+                    let identity = fact
+                        .and_then(|fact| SeatProof::decode(&fact.certificate).ok())
+                        .and_then(|proof| kems.iter().find_map(|kem| proof.verify(seat, kem, now)))
+                        .map(|certificate| certificate.identity().to_did());
+                    let name = fact.map(|fact| fact.name.clone()).unwrap_or_default();
+                    Some(Member {
+                        seat,
+                        role,
+                        name,
+                        identity,
+                        is_self: seat == own,
+                    })
+                };
+                Ok(governance.seats().filter_map(member).collect())
+            })
+            .await
+    }
+
+    /// Where the thread stands on this peer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchThread`], or [`Error::NotSyncedYet`].
+    pub async fn status(&self) -> Result<ThreadStatus, Error> {
+        let id = self.id;
+        self.peer
+            .call(move |work| {
+                let thread = thread_mut(&mut work.core.replica, id)?;
+                let logs: Vec<_> = thread.logs().collect();
+                let name = thread.roster().name().map(str::to_owned);
+                let quarantined = thread.quarantined(work.view)?.len() as u64;
+                Ok(ThreadStatus {
+                    name,
+                    stored: logs.iter().map(|log| log.tip.seq).sum(),
+                    admitted: logs.iter().map(|log| log.admitted).sum(),
+                    outbox: work.core.replica.outbox(work.view, &id)?,
+                    quarantined,
+                    waiting: logs
+                        .into_iter()
+                        .filter(|log| log.parked.is_some())
+                        .collect(),
+                })
+            })
+            .await
+    }
+
+    /// Records that were put aside, with the reason.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchThread`], or [`Error::NotSyncedYet`].
+    pub async fn quarantined(&self) -> Result<Vec<(RecordRef, Quarantine)>, Error> {
+        let id = self.id;
+        self.peer
+            .call(move |work| {
+                let thread = thread_mut(&mut work.core.replica, id)?;
+                Ok(thread.quarantined(work.view)?)
+            })
+            .await
+    }
+
+    /// A hash of all documents. Equal on peers that hold the same records and keys.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn state_hash(&self) -> Result<[u8; 32], Error> {
+        let id = self.id;
+        self.peer
+            .call(move |work| {
+                let view = work.view;
+                Ok(work.documents(id)?.state_hash(view)?)
+            })
+            .await
+    }
+
+    /// Whether a connected peer and this one have told each other everything about the thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`].
+    pub async fn is_level_with(&self, peer: PeerId) -> Result<bool, Error> {
+        use leno_threads_core::sync::{Level, PeerKey};
+        let id = self.id;
+        self.peer
+            .call(move |work| Ok(work.core.replica.level(&PeerKey(peer.0), &id) == Level::Level))
+            .await
+    }
+
+    /// Waits until level with all connected peers: [`Peer::sync_once`] of this thread's peer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`].
+    pub async fn sync_once(&self, deadline: std::time::Duration) -> Result<SyncReport, Error> {
+        self.peer.sync_once(deadline).await
+    }
+}
+
+/// Writes that belong together, and reads that see them. See [`Thread::transact`].
+#[derive(Debug)]
+pub struct Transaction<'a> {
+    writer: Writer<'a>,
+}
+
+impl Transaction<'_> {
+    /// Reads a document as the transaction would leave it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Db`], or [`Error::OtherForm`].
+    pub fn get<T: DeserializeOwned>(
+        &mut self,
+        collection: &str,
+        id: &DocumentId,
+    ) -> Result<Option<T>, Error> {
+        let document = self.writer.get(collection, id)?;
+        document
+            .map(|document| from_ipld(document.value))
+            .transpose()
+    }
+
+    /// Writes a new document under a fresh id, which sorts by time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotADocument`], or [`Error::Db`].
+    pub fn insert<T: Serialize + ?Sized>(
+        &mut self,
+        collection: &str,
+        value: &T,
+    ) -> Result<DocumentId, Error> {
+        Ok(self.writer.put(collection, None, &to_ipld(value)?)?.id)
+    }
+
+    /// Makes a document show a value: creates it, or writes the fields that differ. Tells whether
+    /// anything is written.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transaction::insert`].
+    pub fn put<T: Serialize + ?Sized>(
+        &mut self,
+        collection: &str,
+        id: &DocumentId,
+        value: &T,
+    ) -> Result<bool, Error> {
+        Ok(self
+            .writer
+            .put(collection, Some(id), &to_ipld(value)?)?
+            .is_changed)
+    }
+
+    /// Writes the given fields of a document and leaves the others; null takes a field away
+    /// (RFC 7396). Tells whether anything is written.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transaction::insert`].
+    pub fn patch<T: Serialize + ?Sized>(
+        &mut self,
+        collection: &str,
+        id: &DocumentId,
+        partial: &T,
+    ) -> Result<bool, Error> {
+        Ok(self.writer.patch(collection, id, &to_ipld(partial)?)?)
+    }
+
+    /// Edits single fields: counts up, adds to a set, inserts into a list. Tells whether anything is
+    /// written.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Db`].
+    pub fn edit(
+        &mut self,
+        collection: &str,
+        id: &DocumentId,
+        edits: &[FieldEdit],
+    ) -> Result<bool, Error> {
+        Ok(self.writer.edit(collection, id, edits)?)
+    }
+
+    /// Deletes a document, if it is there. Tells whether it was.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Db`].
+    pub fn delete(&mut self, collection: &str, id: &DocumentId) -> Result<bool, Error> {
+        Ok(self.writer.delete(collection, id)?)
+    }
+}
+
+impl Work<'_> {
+    /// Runs a transaction and writes it as one record.
+    pub(crate) fn transact<R>(
+        &mut self,
+        id: ThreadId,
+        transact: impl FnOnce(&mut Transaction<'_>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let now_millis = self.now_millis;
+        self.writable(id)?;
+        self.core.load_documents(self.view, id)?;
+        let Work {
+            core,
+            view,
+            changes,
+            written,
+            ..
+        } = &mut *self;
+        let thread = thread_mut(&mut core.replica, id)?;
+        let documents = core.documents.get_mut(&id).ok_or(Error::NoSuchThread(id))?;
+        let grant = thread.governance().writing_grant(thread.seat().id());
+        let member = grant.and_then(|grant| member_of_grant(thread, grant));
+        let member = member.ok_or(AppendError::NotWriter)?;
+        let mut staged = DbTransaction::new(member, thread.own_log(), now_millis);
+        let writer = documents.writer(*view, &mut staged, &mut core.rng);
+        let result = transact(&mut Transaction { writer })?;
+        let Some(content) = staged.to_body() else {
+            return Ok(result);
+        };
+        let rng = &mut core.rng;
+        let appended = thread.append(*view, THREAD_DOMAIN, &content, now_millis, rng, changes)?;
+        written.insert(id);
+        documents.commit(*view, staged, &appended)?;
+        Ok(result)
+    }
+}

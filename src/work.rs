@@ -1,0 +1,329 @@
+//! One step of a peer: inputs change threads and documents in memory and add up to one commit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use leno_identity::{Device, DeviceCertificate, PublicKey};
+use leno_threads_core::store::{Batch, StoreError, View};
+use leno_threads_core::sync::{PeerKey, Replica, SyncError};
+use leno_threads_core::thread::{Changes, Opened, Thread, ThreadEvent};
+use leno_threads_core::{LogId, NonceSecret, OpRef, Padding, RecordRef, SeatId, Stamp, ThreadId};
+use leno_threads_db::{COLLECTION_FACT_PREFIX, Documents, Flushed};
+use leno_transport_trait::Address;
+use rand_chacha::ChaCha20Rng;
+
+use crate::Error;
+use crate::event::{Event, Subscribers};
+
+/// Everything of a peer that outlives a step and is not a port.
+pub(crate) struct Core {
+    pub(crate) device: Arc<Device>,
+    pub(crate) certificate: DeviceCertificate,
+    pub(crate) identity: PublicKey,
+    pub(crate) replica: Replica,
+    pub(crate) documents: BTreeMap<ThreadId, Documents>,
+    pub(crate) rng: ChaCha20Rng,
+    pub(crate) padding: Padding,
+    pub(crate) subscribers: Subscribers,
+    /// Threads that may have been restored from a copy: no writes before a level sync.
+    pub(crate) restored: BTreeSet<ThreadId>,
+    /// Where peers were reachable.
+    pub(crate) addresses: BTreeSet<Address>,
+    pub(crate) paused: bool,
+}
+
+/// A step: the core, a picture of the store, and what is to be committed at its end.
+pub(crate) struct Work<'a> {
+    pub(crate) core: &'a mut Core,
+    pub(crate) view: &'a dyn View,
+    pub(crate) now_millis: u64,
+    pub(crate) changes: &'a mut Changes,
+    /// Threads whose drafts are to be published at the end of the step.
+    pub(crate) written: &'a mut BTreeSet<ThreadId>,
+    pub(crate) events: &'a mut Vec<Event>,
+}
+
+impl Core {
+    pub(crate) fn nonce_secret(device: &Device) -> NonceSecret {
+        NonceSecret::new(device.nonce_secret().as_bytes())
+    }
+}
+
+impl Work<'_> {
+    /// A thread that is here, ready to be written.
+    pub(crate) fn writable(&mut self, id: ThreadId) -> Result<&mut Thread, Error> {
+        if self.core.restored.contains(&id) {
+            return Err(Error::Restored);
+        }
+        let padding = self.core.padding;
+        let thread = thread_mut(&mut self.core.replica, id)?;
+        thread.set_padding(padding);
+        Ok(thread)
+    }
+
+    /// The documents of a thread, loaded when first asked for.
+    pub(crate) fn documents(&mut self, id: ThreadId) -> Result<&mut Documents, Error> {
+        self.core.load_documents(self.view, id)?;
+        self.core
+            .documents
+            .get_mut(&id)
+            .ok_or(Error::NoSuchThread(id))
+    }
+
+    /// Keeps an address to dial at later starts.
+    pub(crate) fn remember_address(&mut self, address: &Address) {
+        if self.core.addresses.insert(address.clone()) {
+            let key = meta::key(meta::ADDRESS_PREFIX, address.as_str().as_bytes());
+            put_meta(&mut self.changes.batch, &key, Vec::new());
+        }
+    }
+
+    /// Hands a message from a peer to sync; documents follow what is opened.
+    pub(crate) fn handle_message(&mut self, peer: PeerKey, bytes: &[u8]) -> Result<(), SyncError> {
+        let before = self.changes.events.len();
+        // Documents are loaded only if something is opened; that may read the store and fail.
+        let mut failed = None;
+        let Core {
+            replica,
+            documents,
+            rng,
+            ..
+        } = &mut *self.core;
+        let mut opened_in = Inbox::default();
+        let mut sink = |id: ThreadId, opened: &Opened<'_>| opened_in.push(id, opened);
+        let view = self.view;
+        let result = replica.handle_message(
+            view,
+            peer,
+            bytes,
+            self.now_millis,
+            rng,
+            self.changes,
+            &mut sink,
+        );
+        if let Err(error) = opened_in.apply(replica, documents, view) {
+            failed = Some(error);
+        }
+        self.after(before);
+        match failed {
+            Some(error) => Err(SyncError::Store(error)),
+            None => result,
+        }
+    }
+
+    /// Lets in what waited for time.
+    pub(crate) fn handle_timeout(&mut self) -> Result<(), StoreError> {
+        let before = self.changes.events.len();
+        let Core {
+            replica, documents, ..
+        } = &mut *self.core;
+        let mut opened_in = Inbox::default();
+        let mut sink = |id: ThreadId, opened: &Opened<'_>| opened_in.push(id, opened);
+        replica.handle_timeout(self.view, self.now_millis, self.changes, &mut sink)?;
+        opened_in.apply(replica, documents, self.view)?;
+        self.after(before);
+        Ok(())
+    }
+
+    /// What the events of threads mean for their documents.
+    fn after(&mut self, before: usize) {
+        let changed: BTreeSet<_> = self
+            .changes
+            .events
+            .iter()
+            .skip(before)
+            .filter(|(_, event)| matches!(event, ThreadEvent::RosterChanged))
+            .map(|(thread, _)| *thread)
+            .collect();
+        for id in changed {
+            self.core.define(id);
+        }
+    }
+
+    /// Ends the step: signs what was written, flushes documents when enough is dirty. What was
+    /// flushed is to be settled after the commit.
+    pub(crate) fn finish(&mut self) -> Vec<(ThreadId, Flushed)> {
+        for id in std::mem::take(self.written) {
+            if let Some(thread) = self.core.replica.thread_mut(&id) {
+                thread.publish(self.changes);
+            }
+            self.core.replica.touched(id);
+        }
+        let mut flushed = Vec::new();
+        for (id, documents) in &mut self.core.documents {
+            if documents.needs_flush() {
+                flushed.push((*id, documents.flush(&mut self.changes.batch)));
+            }
+        }
+        flushed
+    }
+}
+
+pub(crate) fn thread_mut(replica: &mut Replica, id: ThreadId) -> Result<&mut Thread, Error> {
+    let known = replica.ids().any(|known| known == id);
+    let missing = if known {
+        Error::NotSyncedYet(id)
+    } else {
+        Error::NoSuchThread(id)
+    };
+    replica.thread_mut(&id).ok_or(missing)
+}
+
+impl Core {
+    /// Loads the documents of a thread and brings them up to what is admitted.
+    pub(crate) fn load_documents(&mut self, view: &dyn View, id: ThreadId) -> Result<(), Error> {
+        if self.documents.contains_key(&id) {
+            return Ok(());
+        }
+        let thread = thread_mut(&mut self.replica, id)?;
+        let documents = load(view, thread)?;
+        self.documents.insert(id, documents);
+        self.define(id);
+        Ok(())
+    }
+
+    /// Hands the collections' definitions of the roster to the documents.
+    pub(crate) fn define(&mut self, id: ThreadId) {
+        let Some(thread) = self.replica.thread(&id) else {
+            return;
+        };
+        let Some(documents) = self.documents.get_mut(&id) else {
+            return;
+        };
+        define(thread, documents);
+    }
+}
+
+fn define(thread: &Thread, documents: &mut Documents) {
+    let facts = thread.roster().facts(COLLECTION_FACT_PREFIX);
+    for (key, version, value) in facts {
+        let name = key.strip_prefix(COLLECTION_FACT_PREFIX).unwrap_or(key);
+        // A definition that does not read is its author's mistake; the collection keeps its old one.
+        let _ = documents.define(name, version, value);
+    }
+}
+
+/// The number of the member whose log this is: where the line of the grant began that it writes under.
+pub(crate) fn member_of_log(thread: &Thread, log: &LogId) -> Option<OpRef> {
+    let grant = thread.governance().opening(log)?.grant;
+    member_of_grant(thread, grant)
+}
+
+/// The number of the member to whom a grant was given.
+pub(crate) fn member_of_grant(thread: &Thread, grant: OpRef) -> Option<OpRef> {
+    let found = thread.governance().grant_named(&grant)?;
+    Some(found.op.line.unwrap_or(grant))
+}
+
+/// Loads documents and folds what was admitted after their last flush.
+fn load(view: &dyn View, thread: &mut Thread) -> Result<Documents, StoreError> {
+    let mut documents = Documents::load(view, thread.number())?;
+    define(thread, &mut documents);
+    let logs: Vec<_> = thread
+        .logs()
+        .filter(|log| !log.is_control && log.admitted > documents.cursor(&log.id))
+        .map(|log| log.id)
+        .collect();
+    for log in logs {
+        let from = documents.cursor(&log);
+        let member = member_of_log(thread, &log);
+        let mut failed = None;
+        thread.replay(view, log, from, &mut |opened| {
+            if failed.is_none() {
+                failed = documents.apply(view, opened, member).err();
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+    }
+    Ok(documents)
+}
+
+/// Opened records of one message, until the threads are free to be asked about their authors.
+#[derive(Default)]
+struct Inbox {
+    records: Vec<(
+        ThreadId,
+        RecordRef,
+        Stamp,
+        SeatId,
+        u32,
+        std::ops::Range<usize>,
+    )>,
+    plaintexts: Vec<u8>,
+}
+
+impl Inbox {
+    fn push(&mut self, id: ThreadId, opened: &Opened<'_>) {
+        let start = self.plaintexts.len();
+        self.plaintexts.extend_from_slice(opened.plaintext);
+        let range = start..self.plaintexts.len();
+        self.records.push((
+            id,
+            opened.record,
+            opened.stamp,
+            opened.seat,
+            opened.domain,
+            range,
+        ));
+    }
+
+    /// Folds the records into documents. Documents that are not loaded yet find them in the store.
+    fn apply(
+        self,
+        replica: &mut Replica,
+        documents: &mut BTreeMap<ThreadId, Documents>,
+        view: &dyn View,
+    ) -> Result<(), StoreError> {
+        // Records of one author come together: the last answer is nearly always the next one.
+        let mut last: Option<((ThreadId, LogId), Option<OpRef>)> = None;
+        for (id, record, stamp, seat, domain, range) in self.records {
+            let documents = match documents.entry(id) {
+                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    // The view is older than these records, so loading does not meet them.
+                    let Some(thread) = replica.thread_mut(&id) else {
+                        continue;
+                    };
+                    entry.insert(load(view, thread)?)
+                }
+            };
+            let member = match last {
+                Some((log, member)) if log == (id, record.log) => member,
+                _ => replica
+                    .thread(&id)
+                    .and_then(|thread| member_of_log(thread, &record.log)),
+            };
+            last = Some(((id, record.log), member));
+            let plaintext = self.plaintexts.get(range).unwrap_or_default();
+            let opened = Opened {
+                record,
+                stamp,
+                seat,
+                domain,
+                plaintext,
+            };
+            documents.apply(view, &opened, member)?;
+        }
+        Ok(())
+    }
+}
+
+/// Rows of [`Table::Meta`](leno_threads_core::store::Table::Meta).
+pub(crate) mod meta {
+    pub(crate) const DEVICE: &[u8] = b"device";
+    pub(crate) const IDENTITY: &[u8] = b"identity";
+    pub(crate) const CERTIFICATE: &[u8] = b"certificate";
+    pub(crate) const GENERATION: &[u8] = b"generation";
+    pub(crate) const ADDRESS_PREFIX: &[u8] = b"address/";
+    pub(crate) const SEAT_PREFIX: &[u8] = b"seat/";
+
+    pub(crate) fn key(prefix: &[u8], name: &[u8]) -> Vec<u8> {
+        [prefix, name].concat()
+    }
+}
+
+pub(crate) fn put_meta(batch: &mut Batch, key: &[u8], value: Vec<u8>) {
+    batch.put(leno_threads_core::store::Table::Meta, key.to_vec(), value);
+}

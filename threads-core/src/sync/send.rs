@@ -1,0 +1,262 @@
+//! What to say next to a peer about a thread.
+
+use std::ops::ControlFlow;
+
+use leno_crdt_codec::{LogId, Seq};
+
+use super::message::{
+    EPOCHS_MAX, HaveLog, LOGS_MAX, LogName, Message, RANGE_BYTES, SYNC_MESSAGE_BYTES_MAX, WRAPS_MAX,
+};
+use super::session::{Matched, Session};
+use crate::run::decode_row;
+use crate::store::{StoreError, View};
+use crate::thread::{Thread, tag_of};
+use crate::{Run, ThreadId, VerifyError};
+
+/// Records that are here and that the other side lacks.
+pub(super) fn owed(thread: &Thread, matched: &Matched) -> u64 {
+    let theirs = |log: &LogId| matched.theirs.get(log).copied().unwrap_or_default();
+    let logs = thread
+        .logs()
+        .filter(|log| !matched.unwanted.contains(&log.id));
+    logs.map(|log| log.tip.seq.saturating_sub(theirs(&log.id)))
+        .sum()
+}
+
+pub(super) fn next_message_while_joining(session: &mut Session, id: ThreadId) -> Option<Vec<u8>> {
+    let matched = session.matched.get_mut(&id)?;
+    if matched.have_sent {
+        return None;
+    }
+    matched.have_sent = true;
+    Some(
+        Message::Have {
+            thread: matched.number,
+            subscribe: true,
+            wraps: [0; 8],
+            logs: Vec::new(),
+        }
+        .encode(),
+    )
+}
+
+pub(super) fn next_message(
+    session: &mut Session,
+    thread: &mut Thread,
+    view: &dyn View,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let id = thread.id();
+    let Some(mut matched) = session.matched.remove(&id) else {
+        return Ok(None);
+    };
+    let message = next_in(session, &mut matched, thread, view);
+    session.matched.insert(id, matched);
+    message
+}
+
+fn next_in(
+    session: &Session,
+    matched: &mut Matched,
+    thread: &mut Thread,
+    view: &dyn View,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let number = matched.number;
+    if !matched.acks.is_empty() {
+        let logs = std::mem::take(&mut matched.acks).into_iter().collect();
+        return Ok(Some(
+            Message::Ack {
+                thread: number,
+                logs,
+            }
+            .encode(),
+        ));
+    }
+    if !matched.have_sent {
+        matched.have_sent = true;
+        let logs = thread
+            .logs()
+            .filter(|log| log.tip.seq > 0)
+            // Beyond the limit a peer sends again what is here already, which changes nothing.
+            .take(LOGS_MAX)
+            .map(|log| HaveLog {
+                log: log.id,
+                seq: log.tip.seq,
+                hash: session.short_hash(&log.tip.id),
+            })
+            .collect();
+        return Ok(Some(
+            Message::Have {
+                thread: number,
+                subscribe: true,
+                wraps: thread.wraps_digest(),
+                logs,
+            }
+            .encode(),
+        ));
+    }
+    // Only who holds a seat is served, and only what he does not have.
+    let may_follow = matched
+        .seat
+        .is_some_and(|seat| thread.governance().role(seat).is_some());
+    if !matched.have_received || !may_follow {
+        return Ok(None);
+    }
+    // Answers are made one at a time, when there is room for them.
+    while let Some((log, from)) = matched.questions.pop_first() {
+        let Some(branch) = thread.branch(view, &log, from)? else {
+            continue;
+        };
+        let branch = Message::Branch {
+            thread: number,
+            log,
+            signature: branch.head.signature,
+            headers: branch.headers,
+        };
+        let branch = branch.encode();
+        if branch.len() <= SYNC_MESSAGE_BYTES_MAX {
+            return Ok(Some(branch));
+        }
+    }
+    if matched.theirs.is_empty() && !matched.genesis_sent {
+        matched.genesis_sent = true;
+        let genesis = thread.genesis().encode();
+        return Ok(Some(
+            Message::Genesis {
+                thread: number,
+                genesis: &genesis,
+            }
+            .encode(),
+        ));
+    }
+    if matched.up_to_date_sent && !matched.subscribed {
+        return Ok(None);
+    }
+    if !matched.totals_sent {
+        matched.totals_sent = true;
+        let records = owed(thread, matched);
+        if records > 0 {
+            return Ok(Some(
+                Message::Totals {
+                    thread: number,
+                    records,
+                }
+                .encode(),
+            ));
+        }
+    }
+    if let Some(range) = next_range(matched, thread, view, true)? {
+        return Ok(Some(range));
+    }
+    if matched.wraps_level != thread.wraps_count() {
+        let wraps: Vec<_> = thread
+            .wraps(view)?
+            .into_iter()
+            .filter(|wrap| {
+                !matched
+                    .wraps_sent
+                    .contains(&(wrap.epoch, wrap.seat, tag_of(wrap)))
+            })
+            .take(WRAPS_MAX)
+            .collect();
+        if !wraps.is_empty() {
+            matched.wraps_sent.extend(
+                wraps
+                    .iter()
+                    .map(|wrap| (wrap.epoch, wrap.seat, tag_of(wrap))),
+            );
+            return Ok(Some(
+                Message::Wraps {
+                    thread: number,
+                    wraps,
+                }
+                .encode(),
+            ));
+        }
+        matched.wraps_level = thread.wraps_count();
+    }
+    if let Some(range) = next_range(matched, thread, view, false)? {
+        return Ok(Some(range));
+    }
+    if !matched.up_to_date_sent {
+        matched.up_to_date_sent = true;
+        return Ok(Some(Message::UpToDate { thread: number }.encode()));
+    }
+    // The other side told all it has, and a key is still missing, or what came was junk.
+    if matched.up_to_date_received && !matched.keys_asked {
+        matched.keys_asked = true;
+        let mut epochs = thread.missing_keys();
+        epochs.truncate(EPOCHS_MAX);
+        if !epochs.is_empty() {
+            let ask = Message::NeedKeys {
+                thread: number,
+                epochs,
+            };
+            return Ok(Some(ask.encode()));
+        }
+    }
+    Ok(None)
+}
+
+/// The next range of control logs, or of data logs: oldest first, up to [`RANGE_BYTES`].
+fn next_range(
+    matched: &mut Matched,
+    thread: &Thread,
+    view: &dyn View,
+    is_control: bool,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let theirs = |log: &LogId| matched.theirs.get(log).copied().unwrap_or_default();
+    // In the order of opening: a log never comes before the record that opens it.
+    let next = thread.logs_as_opened().find(|log| {
+        log.is_control == is_control
+            && log.tip.seq > theirs(&log.id)
+            && !matched.unwanted.contains(&log.id)
+    });
+    let Some(log) = next else { return Ok(None) };
+    let mut rows: Vec<(Seq, Vec<u8>)> = Vec::new();
+    let mut bytes = 0;
+    thread.scan_rows(view, &log.id, theirs(&log.id) + 1, &mut |first, row| {
+        if !rows.is_empty() && bytes + row.len() > RANGE_BYTES {
+            return ControlFlow::Break(());
+        }
+        bytes += row.len();
+        rows.push((first, row.to_vec()));
+        ControlFlow::Continue(())
+    })?;
+    let damaged = |error: VerifyError| StoreError::Corrupt {
+        what: format!("a run of log {}: {error}", log.id),
+    };
+    let mut runs: Vec<Run<'_>> = Vec::new();
+    let Some((first, _)) = rows.first() else {
+        return Err(StoreError::Corrupt {
+            what: format!("log {} lacks its last records", log.id),
+        });
+    };
+    let mut last = 0;
+    for (at, row) in &rows {
+        let (_, run) = decode_row(row).map_err(damaged)?;
+        // A row that overlaps the one before begins the next message.
+        if !runs.is_empty() && *at != last + 1 {
+            break;
+        }
+        last = at + run.count() as u64 - 1;
+        runs.push(run);
+    }
+    let name = match matched.named_out.get(&log.id) {
+        Some(number) => LogName::Known(*number),
+        None => {
+            let number = u32::try_from(matched.named_out.len()).unwrap_or(u32::MAX);
+            matched.named_out.insert(log.id, number);
+            matched.log_of_number.insert(number, log.id);
+            LogName::New(log.id)
+        }
+    };
+    let message = Message::Range {
+        thread: matched.number,
+        log: name,
+        first: *first,
+        runs,
+    };
+    let message = message.encode();
+    matched.theirs.insert(log.id, last);
+    Ok(Some(message))
+}

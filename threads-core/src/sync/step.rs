@@ -1,0 +1,581 @@
+//! Handling one message.
+
+use leno_crdt_codec::{LogId, Seq};
+use rand_core::CryptoRng;
+
+use super::PeerKey;
+use super::error::SyncError;
+use super::message::{HaveLog, LOGS_MAX, LogName, Message, TAGS_MAX};
+use super::offer::{offer_in, take_tags};
+use super::replica::{Replica, ReplicaSink, outbox_key};
+use super::session::{Matched, Session};
+use super::slot::Slot;
+use crate::fork::Branch;
+use crate::store::{Overlay, Table, View};
+use crate::thread::{Changes, Opened, ReceiveError, TakeWrapError, Thread, ThreadEvent, tag_of};
+use crate::{EpochId, Genesis, Role, Run, SignedHead, ThreadId, VerifyError, Wrap};
+
+/// Most urgent messages that wait for a peer; beyond that it asks too much and is cut off.
+const URGENT_MAX: usize = 1024;
+
+/// Most questions that a peer may ask about one thread in a session: an answer is long.
+const QUESTIONS_MAX: u32 = 1024;
+
+/// One message being handled: the replica and all that the step may need.
+pub(super) struct Step<'a, 'b> {
+    pub(super) replica: &'a mut Replica,
+    pub(super) view: &'a dyn View,
+    pub(super) peer: PeerKey,
+    pub(super) now_millis: u64,
+    pub(super) rng: &'a mut dyn CryptoRng,
+    pub(super) changes: &'a mut Changes,
+    pub(super) sink: ReplicaSink<'b>,
+}
+
+impl Step<'_, '_> {
+    pub(super) fn handle(&mut self, message: Message<'_>) -> Result<(), SyncError> {
+        let peer = self.peer;
+        match message {
+            Message::Hello { nonce } => {
+                let session = self.session("a message")?;
+                if session.remote_nonce.is_some() {
+                    let what = "a second hello";
+                    return Err(SyncError::OutOfTurn { peer, what });
+                }
+                session.remote_nonce = Some(nonce);
+                let Replica {
+                    sessions, slots, ..
+                } = &mut *self.replica;
+                if let Some(session) = sessions.get_mut(&peer) {
+                    offer_in(session, slots);
+                }
+                Ok(())
+            }
+            Message::Threads { tags } => {
+                let Replica {
+                    sessions, slots, ..
+                } = &mut *self.replica;
+                let session = sessions
+                    .get_mut(&peer)
+                    .filter(|it| it.remote_nonce.is_some());
+                let session = session.ok_or(SyncError::OutOfTurn {
+                    peer,
+                    what: "tags before hello",
+                })?;
+                if session.tags_count as usize + tags.len() > TAGS_MAX {
+                    return Err(SyncError::TooMany {
+                        peer,
+                        what: "threads",
+                    });
+                }
+                take_tags(session, slots, tags);
+                Ok(())
+            }
+            Message::Prove {
+                thread,
+                seat,
+                signature,
+            } => {
+                let id = self.thread_id(thread)?;
+                let session = self.session("a proof")?;
+                if !session.proves(id, seat, &signature) {
+                    return Err(SyncError::NotProven { peer, seat });
+                }
+                self.matched(id)?.seat = Some(seat);
+                self.wake(id);
+                Ok(())
+            }
+            Message::Have {
+                thread,
+                subscribe,
+                wraps,
+                logs,
+            } => self.have(thread, subscribe, wraps, &logs),
+            Message::Totals { thread, records } => {
+                let id = self.thread_id(thread)?;
+                self.matched(id)?.expected = records;
+                Ok(())
+            }
+            Message::Range {
+                thread,
+                log,
+                first,
+                runs,
+            } => self.range(thread, log, first, &runs),
+            Message::Wraps { thread, wraps } => self.wraps(thread, &wraps),
+            Message::Ack { thread, logs } => self.ack(thread, &logs),
+            Message::Branch {
+                thread,
+                log,
+                signature,
+                headers,
+            } => self.branch(thread, log, signature, headers),
+            Message::Question { thread, log, from } => self.question(thread, log, from),
+            Message::Genesis { thread, genesis } => self.genesis(thread, genesis),
+            Message::Refused { thread, log } => {
+                let id = self.thread_id(thread)?;
+                // Others cannot have been sent, and would only take room.
+                let is_known = self.replica.thread(&id).and_then(|it| it.log(&log));
+                if is_known.is_some() {
+                    self.matched(id)?.unwanted.insert(log);
+                    self.wake(id);
+                }
+                Ok(())
+            }
+            Message::UpToDate { thread } => {
+                let id = self.thread_id(thread)?;
+                let matched = self.matched(id)?;
+                matched.up_to_date_received = true;
+                matched.expected = 0;
+                self.wake(id);
+                Ok(())
+            }
+            Message::NeedKeys { thread, epochs } => self.need_keys(thread, &epochs),
+        }
+    }
+
+    fn session(&mut self, what: &'static str) -> Result<&mut Session, SyncError> {
+        let peer = self.peer;
+        let session = self.replica.sessions.get_mut(&peer);
+        let session = session.ok_or(SyncError::OutOfTurn { peer, what })?;
+        if session.urgent.len() > URGENT_MAX {
+            return Err(SyncError::TooMany {
+                peer,
+                what: "questions",
+            });
+        }
+        Ok(session)
+    }
+
+    fn thread_id(&mut self, number: u32) -> Result<ThreadId, SyncError> {
+        let peer = self.peer;
+        let session = self.session("a thread's message")?;
+        let id = session.thread_of_number.get(&number).copied();
+        id.ok_or(SyncError::OutOfTurn {
+            peer,
+            what: "a message of a thread that is not shared",
+        })
+    }
+
+    fn matched(&mut self, id: ThreadId) -> Result<&mut Matched, SyncError> {
+        let peer = self.peer;
+        let matched = self.session("a thread's message")?.matched.get_mut(&id);
+        matched.ok_or(SyncError::OutOfTurn {
+            peer,
+            what: "a message of a thread that is not shared",
+        })
+    }
+
+    fn wake(&mut self, id: ThreadId) {
+        if let Some(session) = self.replica.sessions.get_mut(&self.peer) {
+            session.wake(id);
+        }
+    }
+
+    fn have(
+        &mut self,
+        number: u32,
+        subscribe: bool,
+        wraps: [u8; 8],
+        logs: &[HaveLog],
+    ) -> Result<(), SyncError> {
+        let id = self.thread_id(number)?;
+        let peer = self.peer;
+        let mut forked = Vec::new();
+        if let Some(thread) = self.replica.thread(&id) {
+            let session = self.replica.sessions.get(&peer);
+            for it in logs {
+                // What it says to have beyond this is believed when it comes, the own log too:
+                // a claim alone must not cost anybody a log.
+                let here = thread.log(&it.log).filter(|log| log.tip.seq == it.seq);
+                let differs = |log: &crate::thread::LogStatus| {
+                    session.is_some_and(|session| session.short_hash(&log.tip.id) != it.hash)
+                };
+                if here.as_ref().is_some_and(differs) {
+                    forked.push((it.log, it.seq));
+                }
+            }
+        }
+        let wraps_level = self
+            .replica
+            .thread(&id)
+            .filter(|thread| thread.wraps_digest() == wraps)
+            .map(Thread::wraps_count);
+        let matched = self.matched(id)?;
+        matched.wraps_level = wraps_level.unwrap_or(usize::MAX);
+        matched.have_received = true;
+        matched.subscribed = subscribe;
+        matched.theirs = logs.iter().map(|it| (it.log, it.seq)).collect();
+        matched.up_to_date_sent = false;
+        matched.totals_sent = false;
+        let thread = matched.number;
+        for (log, from) in forked {
+            self.matched(id)?.asked.insert(log, from);
+            let question = Message::Question { thread, log, from }.encode();
+            self.session("a vector")?.urgent.push_back(question);
+        }
+        self.wake(id);
+        Ok(())
+    }
+
+    fn range(
+        &mut self,
+        number: u32,
+        name: LogName,
+        first: Seq,
+        runs: &[Run<'_>],
+    ) -> Result<(), SyncError> {
+        let peer = self.peer;
+        let id = self.thread_id(number)?;
+        let matched = self.matched(id)?;
+        let (log, log_number) = match name {
+            LogName::New(log) => {
+                if matched.named_in.len() >= LOGS_MAX {
+                    return Err(SyncError::TooMany { peer, what: "logs" });
+                }
+                if !matched.known_in.insert(log) {
+                    let what = "a second name of a log";
+                    return Err(SyncError::OutOfTurn { peer, what });
+                }
+                matched.named_in.push(log);
+                (log, matched.named_in.len() - 1)
+            }
+            LogName::Known(number) => {
+                let log = matched.named_in.get(number as usize).copied();
+                let what = "a range of a log that was not named";
+                (
+                    log.ok_or(SyncError::OutOfTurn { peer, what })?,
+                    number as usize,
+                )
+            }
+        };
+        // A log whose range was refused is not looked at again in this session.
+        if matched.refused.contains(&log) {
+            return Ok(());
+        }
+        let Some(Slot::Open(thread)) = self.replica.slots.get_mut(&id) else {
+            return Err(SyncError::OutOfTurn {
+                peer,
+                what: "a range before the genesis",
+            });
+        };
+        let mut at = first;
+        let (mut stored, mut admitted) = (0, 0);
+        let mut outcome = Ok(());
+        for run in runs {
+            let mut sink = |opened: &Opened<'_>| (self.sink)(id, opened);
+            match thread.receive(
+                self.view,
+                log,
+                at,
+                *run,
+                self.now_millis,
+                self.changes,
+                &mut sink,
+            ) {
+                Ok(received) => {
+                    stored += received.stored;
+                    admitted += received.admitted;
+                }
+                Err(source) => {
+                    outcome = Err(source);
+                    break;
+                }
+            }
+            at += run.count() as u64;
+        }
+        let tip = thread.log(&log).map_or(0, |log| log.tip.seq);
+        let matched = self.matched(id)?;
+        let records: u64 = runs.iter().map(|run| run.count() as u64).sum();
+        matched.expected = matched.expected.saturating_sub(records);
+        if at > first {
+            let theirs = matched.theirs.entry(log).or_default();
+            *theirs = (at - 1).max(*theirs);
+        }
+        if let Ok(number) = u32::try_from(log_number) {
+            matched.acks.insert(number, tip);
+        }
+        if stored > 0 || admitted > 0 {
+            self.replica.touched(id);
+        }
+        self.after_governance(id)?;
+        self.wake(id);
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(source) => self.refuse(id, log, tip, source),
+        }
+    }
+
+    /// Notes that a range was refused, and asks about a branch if that may be the reason.
+    fn refuse(
+        &mut self,
+        id: ThreadId,
+        log: LogId,
+        tip: Seq,
+        source: ReceiveError,
+    ) -> Result<(), SyncError> {
+        let peer = self.peer;
+        let matched = self.matched(id)?;
+        let thread = matched.number;
+        let answer = match &source {
+            ReceiveError::Store(error) => return Err(SyncError::Store(error.clone())),
+            // Governance that opens the log may come yet: vectors are exchanged again then.
+            ReceiveError::UnknownLog { .. } => {
+                matched.unknown.insert(log);
+                None
+            }
+            ReceiveError::TooManyParked { .. } | ReceiveError::NotPublished { .. } => None,
+            ReceiveError::Gap { .. } => {
+                matched.refresh();
+                None
+            }
+            ReceiveError::Refused {
+                source: VerifyError::NotSigned { .. },
+                ..
+            } => {
+                matched.refused.insert(log);
+                let refused = Message::Refused { thread, log }.encode();
+                let from = tip.max(1);
+                let is_asked = tip > 0 && matched.asked.insert(log, from).is_none();
+                self.session("a range")?.urgent.push_back(refused);
+                is_asked.then(|| Message::Question { thread, log, from }.encode())
+            }
+            ReceiveError::Refused { .. } | ReceiveError::Forked { .. } => {
+                matched.refused.insert(log);
+                Some(Message::Refused { thread, log }.encode())
+            }
+        };
+        if let Some(answer) = answer {
+            self.session("a range")?.urgent.push_back(answer);
+        }
+        self.wake(id);
+        Err(SyncError::Range {
+            peer,
+            thread: id,
+            source,
+        })
+    }
+
+    /// New logs may have been opened: what peers have of them was refused before.
+    fn after_governance(&mut self, id: ThreadId) -> Result<(), SyncError> {
+        let governed = self
+            .changes
+            .events
+            .contains(&(id, ThreadEvent::GovernanceChanged));
+        if !governed {
+            return Ok(());
+        }
+        if let Some(Slot::Open(thread)) = self.replica.slots.get_mut(&id) {
+            thread.wrap_missing(self.rng, self.changes);
+        }
+        let Replica {
+            sessions, slots, ..
+        } = &mut *self.replica;
+        let Some(Slot::Open(thread)) = slots.get(&id) else {
+            return Ok(());
+        };
+        let is_open = |log: &LogId| thread.log(log).is_some();
+        // An empty log may begin elsewhere than was known when its first range was refused.
+        let is_empty = |log: &LogId| thread.log(log).is_some_and(|log| log.tip.seq == 0);
+        for session in sessions.values_mut() {
+            if let Some(matched) = session.matched.get_mut(&id) {
+                let before = matched.unknown.len() + matched.refused.len();
+                matched.unknown.retain(|log| !is_open(log));
+                matched.refused.retain(|log| !is_empty(log));
+                if matched.unknown.len() + matched.refused.len() < before {
+                    matched.have_sent = false;
+                }
+            }
+            session.wake(id);
+        }
+        Ok(())
+    }
+
+    fn wraps(&mut self, number: u32, wraps: &[Wrap]) -> Result<(), SyncError> {
+        let peer = self.peer;
+        let id = self.thread_id(number)?;
+        let seat = self.matched(id)?.seat;
+        let Some(Slot::Open(thread)) = self.replica.slots.get_mut(&id) else {
+            return Err(SyncError::OutOfTurn {
+                peer,
+                what: "keys before the genesis",
+            });
+        };
+        // Nobody can tell a good wrap for another seat from junk: strangers hand over none.
+        if seat.is_none_or(|seat| thread.governance().role(seat).is_none()) {
+            return Ok(());
+        }
+        let mut refused = None;
+        let mut news = false;
+        for wrap in wraps {
+            let mut sink = |opened: &Opened<'_>| (self.sink)(id, opened);
+            match thread.take_wrap(self.view, wrap, self.changes, &mut sink) {
+                Ok(it) => news |= it,
+                Err(TakeWrapError::Store(error)) => return Err(SyncError::Store(error)),
+                Err(source) => refused = Some(source),
+            }
+        }
+        let matched = self.matched(id)?;
+        matched.wraps_sent.extend(
+            wraps
+                .iter()
+                .map(|wrap| (wrap.epoch, wrap.seat, tag_of(wrap))),
+        );
+        if news {
+            self.replica.touched(id);
+        }
+        match refused {
+            Some(source) => Err(SyncError::Wrap {
+                peer,
+                thread: id,
+                source,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn ack(&mut self, number: u32, logs: &[(u32, Seq)]) -> Result<(), SyncError> {
+        let peer = self.peer;
+        let id = self.thread_id(number)?;
+        let mut kept = Vec::new();
+        for (number, seq) in logs {
+            let matched = self.matched(id)?;
+            let log = matched.log_of_number.get(number).copied();
+            let what = "an acknowledgement of a log that was not named";
+            let log = log.ok_or(SyncError::OutOfTurn { peer, what })?;
+            // It can keep no more than it was sent.
+            let sent = matched.theirs.get(&log).copied().unwrap_or_default();
+            let seq = sent.min(*seq);
+            let acked = matched.acked.entry(log).or_default();
+            *acked = seq.max(*acked);
+            kept.push((log, seq));
+        }
+        let Some(thread) = self.replica.thread(&id) else {
+            return Ok(());
+        };
+        for (log, seq) in kept {
+            let Some(tip) = thread.log(&log).map(|log| log.tip.seq) else {
+                continue;
+            };
+            if thread.own_log() == Some(log) && seq <= tip {
+                let key = outbox_key(thread, &log);
+                let overlay = Overlay::new(self.view, &self.changes.batch);
+                let known = overlay.get(Table::Outbox, &key)?;
+                let known = known.and_then(|row| row.first_chunk().copied());
+                if known.is_none_or(|known| Seq::from_be_bytes(known) < seq) {
+                    self.changes
+                        .batch
+                        .put(Table::Outbox, key, seq.to_be_bytes().to_vec());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn question(&mut self, number: u32, log: LogId, from: Seq) -> Result<(), SyncError> {
+        let id = self.thread_id(number)?;
+        let peer = self.peer;
+        let is_known = self.replica.thread(&id).and_then(|it| it.log(&log));
+        let matched = self.matched(id)?;
+        if matched.questions_count >= QUESTIONS_MAX {
+            let what = "questions";
+            return Err(SyncError::TooMany { peer, what });
+        }
+        matched.questions_count += 1;
+        if is_known.is_some() {
+            matched.questions.insert(log, from);
+            self.wake(id);
+        }
+        Ok(())
+    }
+
+    fn branch(
+        &mut self,
+        number: u32,
+        log: LogId,
+        signature: [u8; 64],
+        headers: Vec<crate::Header>,
+    ) -> Result<(), SyncError> {
+        let peer = self.peer;
+        let id = self.thread_id(number)?;
+        let what = "an answer that was not asked for";
+        let asked = self.matched(id)?.asked.remove(&log);
+        let asked = asked.ok_or(SyncError::OutOfTurn { peer, what })?;
+        let Some(Slot::Open(thread)) = self.replica.slots.get_mut(&id) else {
+            return Ok(());
+        };
+        let error = SyncError::NoBranch {
+            peer,
+            thread: id,
+            log,
+        };
+        let Some(last) = headers.last() else {
+            return Err(error);
+        };
+        let head = SignedHead {
+            thread: id,
+            log,
+            seq: last.context.seq,
+            id: last.id(),
+            signature,
+        };
+        let theirs = Branch { head, headers };
+        if !thread.find_fork(self.view, log, asked, theirs, self.changes)? {
+            return Err(error);
+        }
+        if thread.own_log() == Some(log) {
+            thread.publish(self.changes);
+            thread.retire_log(self.changes);
+        }
+        Ok(())
+    }
+
+    /// Wraps keys anew for the seat at the other end, each once in a session.
+    fn need_keys(&mut self, number: u32, epochs: &[EpochId]) -> Result<(), SyncError> {
+        let id = self.thread_id(number)?;
+        let matched = self.matched(id)?;
+        let (seat, done) = (matched.seat, matched.wrapped_anew.clone());
+        let Some(Slot::Open(thread)) = self.replica.slots.get_mut(&id) else {
+            return Ok(());
+        };
+        let reads = |seat| thread.governance().role(seat).is_some_and(Role::reads);
+        let Some(seat) = seat.filter(|seat| reads(*seat)) else {
+            return Ok(());
+        };
+        let mut anew = Vec::new();
+        for epoch in epochs.iter().filter(|epoch| !done.contains(epoch)) {
+            let made = thread.wrap_again(*epoch, seat, self.rng, self.changes);
+            anew.extend(made.map(|wrap| wrap.epoch));
+        }
+        self.matched(id)?.wrapped_anew.extend(anew);
+        self.replica.touched(id);
+        Ok(())
+    }
+
+    fn genesis(&mut self, number: u32, genesis: &[u8]) -> Result<(), SyncError> {
+        let peer = self.peer;
+        let id = self.thread_id(number)?;
+        let Some(Slot::Joining(joining)) = self.replica.slots.get_mut(&id) else {
+            // Known already: nothing to learn.
+            return Ok(());
+        };
+        if ThreadId::of(genesis) != id || Genesis::decode(genesis).is_err() {
+            return Err(SyncError::WrongGenesis { peer });
+        }
+        let Some(seat) = joining.seat.take() else {
+            return Ok(());
+        };
+        let (number, service) = (joining.number, joining.service.clone());
+        let secret = self.replica.nonce_secret.clone();
+        let thread = Thread::join(number, id, genesis, service, seat, secret, self.changes)
+            .map_err(|_| SyncError::WrongGenesis { peer })?;
+        self.replica.slots.insert(id, Slot::Open(Box::new(thread)));
+        for session in self.replica.sessions.values_mut() {
+            if let Some(matched) = session.matched.get_mut(&id) {
+                matched.have_sent = session.remote == peer && matched.have_sent;
+            }
+            session.wake(id);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,434 @@
+//! Taking in runs: verify them, keep them, and find forks.
+
+use std::ops::ControlFlow;
+
+use leno_crdt_codec::cbor::{Decoder, Encoder};
+use leno_crdt_codec::{LogId, Seq};
+
+use super::admit::Admission;
+use super::log::{Log, Origin};
+use super::{
+    Changes, PARKED_RECORDS_MAX, Parked, Quarantine, SKEW_MILLIS_MAX, Sink, Thread, ThreadEvent,
+};
+use crate::fork::{Branch, ForkProof};
+use crate::store::{Overlay, StoreError, Table, View, scan_prefix};
+use crate::{Header, RecordRef, Run, VerifiedRun, VerifyError, keys};
+
+/// What became of a run.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Received {
+    /// Records that were not here before.
+    pub stored: u64,
+    /// Records, of any log, that were admitted.
+    pub admitted: u64,
+}
+
+/// Why a run is not taken in. The thread is as it was.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReceiveError {
+    /// No opening of this log is known: governance must come first, or there is none.
+    #[error("log {log} is not open in this thread")]
+    UnknownLog {
+        /// The log.
+        log: LogId,
+    },
+    /// Records between are missing.
+    #[error("log {log} is known up to {known}, the run begins at {first}")]
+    Gap {
+        /// The log.
+        log: LogId,
+        /// The last record here.
+        known: Seq,
+        /// The first record of the run.
+        first: Seq,
+    },
+    /// The run is bad, or of another branch; its sender or its writer misbehaves.
+    #[error("the run of log {log} from {first} is refused")]
+    Refused {
+        /// The log.
+        log: LogId,
+        /// The first record of the run.
+        first: Seq,
+        /// Why.
+        #[source]
+        source: VerifyError,
+    },
+    /// The run is of another branch than the one that is here. The proof is in the changes.
+    #[error("log {log} is forked at {seq}")]
+    Forked {
+        /// The log.
+        log: LogId,
+        /// The first record that differs.
+        seq: Seq,
+    },
+    /// Too many records of this log wait already; the run may come again later.
+    #[error("too many records of log {log} wait already")]
+    TooManyParked {
+        /// The log.
+        log: LogId,
+    },
+    /// Records of this peer's own log are written and not signed yet: publish them first.
+    #[error("log {log} has records that are not published yet")]
+    NotPublished {
+        /// The log.
+        log: LogId,
+    },
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+}
+
+impl Thread {
+    /// Takes in a run of a log that begins at `first`.
+    ///
+    /// What is here already is passed over. What follows is verified, stored, and admitted as far as
+    /// the facts that it names are here; other logs that waited for it are admitted too. A run that
+    /// goes beyond what this device wrote in its own log shows that the device was restored from a
+    /// copy: the run is taken in and the log is given up, see [`Thread::retire_log`].
+    ///
+    /// # Errors
+    ///
+    /// [`ReceiveError`]; nothing changed, but for evidence in `changes`.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call, six unlike things, no state to group"
+    )]
+    pub fn receive(
+        &mut self,
+        view: &dyn View,
+        log: LogId,
+        first: Seq,
+        run: Run<'_>,
+        now_millis: u64,
+        changes: &mut Changes,
+        sink: Sink<'_>,
+    ) -> Result<Received, ReceiveError> {
+        let mut admission = Admission {
+            view,
+            now_millis,
+            changes,
+            sink,
+        };
+        let entry = self
+            .logs
+            .get(&log)
+            .ok_or(ReceiveError::UnknownLog { log })?;
+        let known = entry.tip.seq;
+        let last = first.saturating_add(run.count() as u64).saturating_sub(1);
+        if first == 0 || first > known + 1 {
+            return Err(ReceiveError::Gap { log, known, first });
+        }
+        if last <= known {
+            return Ok(Received::default());
+        }
+        if last - entry.admitted > PARKED_RECORDS_MAX {
+            return Err(ReceiveError::TooManyParked { log });
+        }
+        let is_own = self.own_log() == Some(log);
+        if is_own && self.has_draft() {
+            return Err(ReceiveError::NotPublished { log });
+        }
+        let refused = |source| ReceiveError::Refused { log, first, source };
+        let (run, origin) = if known == 0 {
+            let (run, origin) = self.verify_first(log, entry, run).map_err(refused)?;
+            (run, Some(origin))
+        } else {
+            let base = if first == known + 1 {
+                entry.tip
+            } else {
+                let overlay = Overlay::new(view, &admission.changes.batch);
+                self.tip_before(&overlay, log, entry, first)?
+            };
+            (run.verify(self.id, log, &base).map_err(refused)?, None)
+        };
+        self.check_branch(&mut admission, log, &run)?;
+        // Only what is news is kept, so that rows never overlap however their writer grouped them.
+        let items = run.items_after(known).map_err(refused)?;
+        let signature = run.head().signature;
+        if let Some(origin) = origin {
+            self.begin_log(log, &origin);
+        }
+        self.store_run(log, &items, &signature, admission.changes);
+        let mut admitted = 0;
+        if let Some(mut entry) = self.logs.remove(&log) {
+            entry.advance(*run.head(), *run.tip());
+            let result = self.admit_run(&mut admission, log, &mut entry, &run);
+            self.logs.insert(log, entry);
+            admitted += result?;
+        }
+        self.save_log(log, admission.changes);
+        if admitted > 0 {
+            admitted += self.release_with(&mut admission)?;
+        }
+        if is_own {
+            self.retire_log(admission.changes);
+        }
+        Ok(Received {
+            stored: last - known,
+            admitted,
+        })
+    }
+
+    /// Lets in what waited and waits no longer: call when time has passed, and after loading.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store fails.
+    pub fn release(
+        &mut self,
+        view: &dyn View,
+        now_millis: u64,
+        changes: &mut Changes,
+        sink: Sink<'_>,
+    ) -> Result<u64, StoreError> {
+        self.release_with(&mut Admission {
+            view,
+            now_millis,
+            changes,
+            sink,
+        })
+    }
+
+    /// The earliest time at which a record that is held for its stamp may come in.
+    #[must_use]
+    pub fn next_release_millis(&self) -> Option<u64> {
+        let stamps = self.logs.values().filter_map(|log| match log.parked {
+            Some(Parked::Time(stamp)) => Some(stamp),
+            _ => None,
+        });
+        stamps
+            .min()
+            .map(|stamp| stamp.millis().saturating_sub(SKEW_MILLIS_MAX))
+    }
+
+    /// Records that were put aside, with the reason, oldest first within each log.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store fails.
+    pub fn quarantined(&self, view: &dyn View) -> Result<Vec<(RecordRef, Quarantine)>, StoreError> {
+        let mut found = Vec::new();
+        scan_prefix(
+            view,
+            Table::Parked,
+            &keys::thread(self.number),
+            &mut |_, row| {
+                let mut decoder = Decoder::new(row);
+                let mut read = || -> Result<_, leno_crdt_codec::cbor::DecodeError> {
+                    decoder.array_of(2)?;
+                    Ok((RecordRef::decode(&mut decoder)?, decoder.uint()?))
+                };
+                if let Ok((record, reason)) = read()
+                    && let Some(reason) = Quarantine::from_number(reason)
+                {
+                    found.push((record, reason));
+                }
+                std::ops::ControlFlow::Continue(())
+            },
+        )?;
+        Ok(found)
+    }
+
+    /// Keeps the items of a run that follow what is here of a log.
+    pub(super) fn store_run(
+        &self,
+        log: LogId,
+        items: &[u8],
+        signature: &[u8; 64],
+        changes: &mut Changes,
+    ) {
+        if let Some(entry) = self.logs.get(&log) {
+            let mut encoder = Encoder::append_to(Vec::with_capacity(items.len() + 192));
+            encoder.array(3);
+            entry.tip.encode(&mut encoder);
+            encoder.bytes(items).bytes(signature);
+            let key = keys::record(self.number, entry.number, entry.tip.seq + 1);
+            changes.batch.put(Table::Runs, key, encoder.into_vec());
+        }
+    }
+
+    /// Verifies the first run of a log against each record that it may begin at.
+    fn verify_first<'a>(
+        &self,
+        log: LogId,
+        entry: &Log,
+        run: Run<'a>,
+    ) -> Result<(VerifiedRun<'a>, Origin), VerifyError> {
+        let mut outcome = None;
+        for origin in entry.origins() {
+            let verified = run.verify(self.id, log, &origin.tip).and_then(|run| {
+                let of_kind = |run: &VerifiedRun<'_>| {
+                    let key = run.tip().key;
+                    key.is_some_and(|key| key.is_control() == origin.is_control)
+                };
+                of_kind(&run)
+                    .then_some(run)
+                    .ok_or(VerifyError::WrongKind { seq: 1 })
+            });
+            match verified {
+                Ok(run) => return Ok((run, origin.clone())),
+                Err(error) => outcome = Some(error),
+            }
+        }
+        Err(outcome.unwrap_or(VerifyError::NotSigned { log, seq: 0 }))
+    }
+
+    /// Settles where a log begins.
+    pub(super) fn begin_log(&mut self, log: LogId, origin: &Origin) {
+        if let Some(entry) = self.logs.get_mut(&log) {
+            entry.begin_at(origin);
+        }
+        if !origin.is_control {
+            self.governance.settle(log, &origin.tip.id);
+        }
+    }
+
+    /// A run that overlaps with what is here must agree with it.
+    fn check_branch(
+        &self,
+        admission: &mut Admission<'_, '_>,
+        log: LogId,
+        run: &VerifiedRun<'_>,
+    ) -> Result<(), ReceiveError> {
+        let Some(entry) = self.logs.get(&log) else {
+            return Ok(());
+        };
+        let known = entry.tip.seq;
+        let overlapping = run.records().iter().find(|record| record.seq == known);
+        if overlapping.is_none_or(|theirs| theirs.id == entry.tip.id) {
+            return Ok(());
+        }
+        let first = run.first().seq + 1;
+        let mut prev = run.first().id;
+        let mut headers = Vec::new();
+        for record in run.records() {
+            headers.push(self.header_of(log, prev, record));
+            prev = record.id;
+        }
+        let theirs = Branch {
+            head: *run.head(),
+            headers,
+        };
+        if self.find_fork(admission.view, log, first, theirs, admission.changes)? {
+            return Err(ReceiveError::Forked { log, seq: first });
+        }
+        // Never reached while rows are whole: of two chains one would be a lie of the store.
+        let source = VerifyError::NotSigned { log, seq: known };
+        Err(ReceiveError::Refused { log, first, source })
+    }
+
+    /// The branch of a log that is here, from a record on up to the end of the run that holds it:
+    /// what answers a question about it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store fails.
+    pub fn branch(
+        &self,
+        view: &dyn View,
+        log: &LogId,
+        from: Seq,
+    ) -> Result<Option<Branch>, StoreError> {
+        let Some(entry) = self.logs.get(log) else {
+            return Ok(None);
+        };
+        if from == 0 || from > entry.tip.seq {
+            return Ok(None);
+        }
+        let Some(row) = self.row_with(view, entry, from)? else {
+            return Ok(None);
+        };
+        let run = self.derive_row(*log, &row)?;
+        let mut prev = run.first().id;
+        let mut headers: Vec<Header> = Vec::new();
+        for record in run.records() {
+            if record.seq >= from {
+                headers.push(self.header_of(*log, prev, record));
+            }
+            prev = record.id;
+        }
+        Ok(Some(Branch {
+            head: *run.head(),
+            headers,
+        }))
+    }
+
+    /// Compares a branch that begins at `from` with the one that is here. Keeps the proof if they
+    /// part; tells whether they do.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store fails.
+    pub(crate) fn find_fork(
+        &self,
+        view: &dyn View,
+        log: LogId,
+        from: Seq,
+        theirs: Branch,
+        changes: &mut Changes,
+    ) -> Result<bool, StoreError> {
+        let overlay = Overlay::new(view, &changes.batch);
+        let mut from = from;
+        let mut theirs = theirs;
+        // Each step compares with one run of this side; the other side's ends within 1,024 records.
+        loop {
+            let starts_there = theirs.headers.first().map(|it| it.context.seq) == Some(from);
+            let Some(ours) = self.branch(&overlay, &log, from)?.filter(|_| starts_there) else {
+                return Ok(false);
+            };
+            let pairs = ours.headers.iter().zip(&theirs.headers);
+            let same = pairs.take_while(|(a, b)| a == b).count();
+            let length = ours.headers.len();
+            let tail = |branch: Branch| Branch {
+                head: branch.head,
+                headers: branch.headers.into_iter().skip(same).collect(),
+            };
+            theirs = tail(theirs);
+            if same < length {
+                let Ok(proof) = ForkProof::new(tail(ours), theirs) else {
+                    return Ok(false);
+                };
+                self.keep_fork(view, proof, changes)?;
+                return Ok(true);
+            }
+            from += same as u64;
+        }
+    }
+
+    /// Keeps the evidence of a fork, once per log.
+    fn keep_fork(
+        &self,
+        view: &dyn View,
+        proof: ForkProof,
+        changes: &mut Changes,
+    ) -> Result<(), StoreError> {
+        let key = keys::suffixed(self.number, &[&proof.log().0]);
+        let overlay = Overlay::new(view, &changes.batch);
+        let kept = overlay.get(Table::Evidence, &key)?;
+        let kept = kept.and_then(|row| ForkProof::decode(&row).ok());
+        // One proof says all; of two the one nearer to the common prefix says more.
+        if kept.is_some_and(|kept| kept.seq() <= proof.seq()) {
+            return Ok(());
+        }
+        changes.batch.put(Table::Evidence, key, proof.encode());
+        changes.tell(self.id, ThreadEvent::Forked { log: proof.log() });
+        changes.forks.push(proof);
+        Ok(())
+    }
+
+    /// The forks that were found, one proof per log.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store fails.
+    pub fn forks(&self, view: &dyn View) -> Result<Vec<ForkProof>, StoreError> {
+        let mut proofs = Vec::new();
+        let prefix = keys::thread(self.number);
+        scan_prefix(view, Table::Evidence, &prefix, &mut |_, row| {
+            proofs.extend(ForkProof::decode(row).ok());
+            ControlFlow::Continue(())
+        })?;
+        Ok(proofs)
+    }
+}

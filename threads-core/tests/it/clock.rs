@@ -1,0 +1,111 @@
+//! Stamps and time.
+
+use leno_threads_core::thread::{Parked, SKEW_MILLIS_MAX};
+use leno_threads_core::{Role, Stamp};
+
+use crate::util::{NOW, Peer, secrets, sync, talk};
+
+fn pair() -> (Peer, Peer, leno_threads_core::ThreadId) {
+    let (mut alice, mut bob) = (Peer::new(1), Peer::new(2));
+    let id = alice.create();
+    alice.seat(&mut bob, id, Role::Writer);
+    sync(&mut alice, &mut bob);
+    (alice, bob, id)
+}
+
+/// A clock that is ahead: its records are stored, not shown, and come in when their time has come.
+#[test]
+fn future_stamps_are_held_and_released_by_time() {
+    let (mut alice, mut bob, id) = pair();
+    bob.now += SKEW_MILLIS_MAX + 60_000;
+    bob.write(id, "from the future");
+    sync(&mut alice, &mut bob);
+    assert!(alice.errors.is_empty(), "{:?}", alice.errors);
+    assert_eq!(alice.reads(id), []);
+    let log = bob.thread(id).own_log().unwrap();
+    // The opening in Bob's control log is held; the data log is not known before.
+    let control = bob.thread(id).seat().id().control_log();
+    let held = alice.thread(id).log(&control).unwrap();
+    assert!(matches!(held.parked, Some(Parked::Time(_))), "{held:?}");
+    assert_eq!((held.tip.seq, held.admitted), (1, 0));
+
+    assert_eq!(alice.replica.poll_timeout(), Some(NOW + 60_000));
+    alice.now = NOW + 59_999;
+    alice.tick();
+    assert_eq!(alice.reads(id), []);
+    // A restart forgets neither the record nor what it waits for.
+    alice.restart();
+    alice.tick();
+    assert_eq!(alice.replica.poll_timeout(), Some(NOW + 60_000));
+    alice.now = NOW + 60_000;
+    alice.tick();
+    assert!(alice.thread(id).log(&log).is_some());
+    sync(&mut alice, &mut bob);
+    assert_eq!(alice.reads(id), bob.reads(id));
+    assert_eq!(alice.replica.poll_timeout(), None);
+}
+
+/// The log of a held record is asked for in the same session once governance let it open.
+#[test]
+fn log_of_a_held_opening_is_asked_for_again() {
+    let (mut alice, mut bob, id) = pair();
+    bob.now += SKEW_MILLIS_MAX + 1;
+    bob.write(id, "soon");
+    talk(&mut alice, &mut bob);
+    assert_eq!(alice.reads(id), []);
+    alice.now += 1;
+    alice.tick();
+    talk(&mut alice, &mut bob);
+    assert_eq!(alice.reads(id), bob.reads(id));
+}
+
+#[test]
+fn clock_that_goes_back_changes_no_order() {
+    let (mut alice, _, id) = pair();
+    let first = alice.write(id, "first");
+    alice.now = 0;
+    let second = alice.write(id, "second");
+    alice.restart();
+    let third = alice.write(id, "third");
+    assert_eq!(
+        Some(second.stamp),
+        first.stamp.next().unwrap().next().map(|_| second.stamp)
+    );
+    assert!(first.stamp < second.stamp && second.stamp < third.stamp);
+    assert_eq!(third.stamp, second.stamp.next().unwrap());
+}
+
+/// Many records in one millisecond: the counter carries into the milliseconds and goes on.
+#[test]
+fn full_counter_carries() {
+    let (mut alice, mut bob, id) = pair();
+    alice.write(id, "opens the log");
+    let log = alice.thread(id).own_log().unwrap();
+    let keys = secrets(&alice, id);
+    let full = Stamp(Stamp::from_millis(NOW + 1).0 | 0xffff);
+    let (run, _) = keys.craft(
+        id,
+        keys.writer.as_ref().unwrap(),
+        &alice.tip(id, log),
+        &[keys.text(full, "last of its millisecond")],
+    );
+    sync(&mut alice, &mut bob);
+    assert_eq!(bob.take(id, log, &run).unwrap().admitted, 1);
+    bob.now = NOW;
+    let next = bob.write(id, "carries");
+    // One for the opening of Bob's log, one for the record.
+    assert_eq!(next.stamp, Stamp(Stamp::from_millis(NOW + 2).0 + 1));
+}
+
+/// A record is always above what it names, whatever its author's clock says.
+#[test]
+fn stamps_are_above_those_of_deps() {
+    let (mut alice, mut bob, id) = pair();
+    alice.now += 100_000;
+    let seen = alice.write(id, "ahead");
+    sync(&mut alice, &mut bob);
+    let answer = bob.write(id, "behind");
+    assert!(answer.stamp > seen.stamp);
+    sync(&mut alice, &mut bob);
+    assert_eq!(alice.reads(id), bob.reads(id));
+}
