@@ -73,7 +73,7 @@ fn first_record_cannot_be_forged() {
     sync(&mut alice, &mut carol);
     // Carol knows all keys but Alice's log key.
     let keys = secrets(&carol, id);
-    let view_of_bob = |bob: &mut Peer| {
+    let mut view_of_bob = |bob: &mut Peer| {
         connect(&mut alice, bob);
         talk_through(&mut alice, bob, |bytes| {
             let is_data = |it: &Message<'_>| matches!(it, Message::Range { log: leno_threads_core::sync::LogName::New(it), .. } if *it == log);

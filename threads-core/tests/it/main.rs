@@ -5,6 +5,8 @@ mod convergence;
 mod cut;
 mod forgery;
 mod forks;
+mod governance;
+mod hostile;
 mod parked;
 mod size;
 mod sync;

@@ -9,7 +9,7 @@ use leno_threads_db::{DbError, DocumentId, Event, FieldChange, FieldEdit};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::world::{ALICE, BOB, CAROL, Oracle, Peer, Record, natural, strategies};
+use crate::world::{ALICE, BOB, CAROL, Oracle, Peer, Record, natural};
 
 /// What happens, and to which peer.
 #[derive(Clone, Debug)]
@@ -368,9 +368,4 @@ fn shuffle(records: &mut [Record], mut seed: u64) {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         records.swap(at, (seed >> 33) as usize % (at + 1));
     }
-}
-
-#[test]
-fn the_strategies_of_the_world_are_all_there_are() {
-    assert_eq!(strategies().fields.len(), 8);
 }
