@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures_channel::mpsc;
 use leno_identity::{
     Device, DeviceCertificate, Ed25519Identity, Identity, MILLIS_MAX, Scope as CertificateScope,
 };
-use leno_threads_core::Padding;
 use leno_threads_core::store::{Batch, MemoryStore, Store, StoreError, Table, View, scan_prefix};
 use leno_threads_core::sync::{PeerKey, Replica};
 use leno_threads_core::thread::Changes;
+use leno_threads_core::{Padding, ThreadId};
 use leno_transport_trait::{Address, PeerId, Transport};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -31,6 +31,32 @@ const COMMANDS_WAITING: usize = 1024;
 
 /// Collects the parts of a [`Peer`]. What is left out has a default: a store in memory, no network,
 /// an identity made and kept in the store, the system's clock and randomness.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), leno::Error> { futures_executor::block_on(async {
+/// use leno::store::MemoryStore;
+/// use leno::transport::memory::{Conditions, MemoryNetwork};
+/// use leno::{ManualClock, Peer, PeerId};
+///
+/// // A transport is bound to the key of the store's device.
+/// let store = MemoryStore::new();
+/// let device = Peer::device(&store).await?;
+/// let id = PeerId(device.verifying_key().to_bytes());
+/// let network = MemoryNetwork::new(1, Conditions::default());
+///
+/// let (peer, driver) = Peer::builder()
+///     .store(store)
+///     .transport(network.endpoint(id))
+///     .clock(ManualClock::new(0))
+///     .build()
+///     .await?;
+/// assert_eq!(peer.id(), id);
+/// // The driver is a future: here it runs until the peer is closed, beside the application.
+/// futures_util::try_join!(driver.run(), peer.close())?;
+/// # Ok(()) }) }
+/// ```
 pub struct Builder {
     store: Arc<dyn Store>,
     identity: Option<Arc<dyn Identity>>,
@@ -118,7 +144,8 @@ impl Builder {
     }
 
     /// Counts starts outside the store, so that a restored copy of the store is noticed before it
-    /// writes. Without it, a copy is noticed when a peer shows more of the own log.
+    /// writes: it answers [`Error::Restored`] until it was level with a peer once, and then writes
+    /// logs of its own. Without it, a copy is noticed when a peer shows more of the own log.
     #[must_use]
     pub fn generation(mut self, generation: impl Generation + 'static) -> Self {
         self.generation = Some(Box::new(generation));
@@ -177,24 +204,19 @@ impl Builder {
         {
             return Err(Error::TransportOfAnotherDevice);
         }
-        let restored = check_generation(&*self.store, self.generation).await?;
-        let (mut replica, addresses) = {
+        let start = Start::of(&*self.store, self.generation)?;
+        let (mut replica, addresses, mut restored) = {
             let view = self.store.view()?;
             let secret = Core::nonce_secret(&device);
             let replica = Replica::load(&*view, PeerKey(local.0), secret)?;
-            (replica, load_addresses(&*view)?)
+            (replica, load_addresses(&*view)?, load_restored(&*view)?)
         };
-        let mut waiting = BTreeSet::new();
-        if restored {
-            let mut changes = Changes::new();
-            for id in replica.ids().collect::<Vec<_>>() {
-                if let Some(thread) = replica.thread_mut(&id) {
-                    thread.retire_log(&mut changes);
-                    waiting.insert(id);
-                }
-            }
-            self.store.commit(changes.batch).await?;
+        let mut changes = Changes::new();
+        if start.is_restored {
+            give_up(&*self.store.view()?, &mut replica, &mut changes)?;
+            restored.extend(replica.ids());
         }
+        start.keep(&*self.store, changes.batch).await?;
         let core = Core {
             identity: *certificate.claim().identity(),
             certificate: certificate.certificate().clone(),
@@ -204,19 +226,22 @@ impl Builder {
             rng,
             padding: self.padding,
             subscribers: Subscribers::default(),
-            restored: waiting,
+            restored,
+            told: BTreeMap::new(),
             addresses,
             paused: false,
         };
         let (sender, receiver) = mpsc::channel(COMMANDS_WAITING);
+        let ended = Arc::new(OnceLock::new());
         let peer = Peer::new(
             sender,
             local,
             core.identity,
             transport.clone(),
             clock.clone(),
+            ended.clone(),
         );
-        let driver = Driver::new(core, self.store, transport, clock, receiver);
+        let driver = Driver::new(core, self.store, transport, clock, receiver, ended);
         Ok((peer, driver))
     }
 }
@@ -313,29 +338,81 @@ async fn load_or_issue(
         .map_err(|_| damaged("certificate"))
 }
 
-/// Raises the count of starts, inside and outside; tells whether the store is a restored copy.
-async fn check_generation(
-    store: &dyn Store,
+/// The count of starts, inside and outside of the store.
+struct Start {
     outside: Option<Box<dyn Generation>>,
-) -> Result<bool, Error> {
-    let kept = read_meta(store, meta::GENERATION)?;
-    let inside = match kept.as_deref().map(<[u8; 8]>::try_from) {
-        None => None,
-        Some(Ok(bytes)) => Some(u64::from_be_bytes(bytes)),
-        Some(Err(_)) => return Err(damaged("generation")),
-    };
-    let Some(mut outside) = outside else {
-        return Ok(false);
-    };
-    let shown = outside.load()?;
-    // A crash between the two writes below leaves the outside one ahead: that is no copy, but the
-    // caution costs only one sync.
-    let restored = inside.is_some() && inside != shown;
-    let next = inside.max(shown).unwrap_or(0) + 1;
-    outside.store(next)?;
-    let mut batch = Batch::new();
-    put_meta(&mut batch, meta::GENERATION, next.to_be_bytes().to_vec());
-    store.commit(batch).await?;
+    next: u64,
+    /// Whether the store is an older copy of itself, or was taken elsewhere.
+    is_restored: bool,
+}
+
+impl Start {
+    fn of(store: &dyn Store, outside: Option<Box<dyn Generation>>) -> Result<Self, Error> {
+        let kept = read_meta(store, meta::GENERATION)?;
+        let inside = match kept.as_deref().map(<[u8; 8]>::try_from) {
+            None => None,
+            Some(Ok(bytes)) => Some(u64::from_be_bytes(bytes)),
+            Some(Err(_)) => return Err(damaged("generation")),
+        };
+        let mut outside = outside;
+        let shown = match &mut outside {
+            Some(outside) => outside.load()?,
+            None => None,
+        };
+        // The one inside is raised first, so a crash between the two leaves it ahead: that is no
+        // copy. A number that nobody shows any more may be that of another machine.
+        let is_restored =
+            outside.is_some() && inside.is_some_and(|it| shown.is_none_or(|n| n > it));
+        Ok(Self {
+            outside,
+            next: inside.max(shown).unwrap_or(0).saturating_add(1),
+            is_restored,
+        })
+    }
+
+    /// Raises the count. `batch` is what a restored copy changes, in the same commit: once the count
+    /// is raised, nobody can tell any more that it was one.
+    async fn keep(self, store: &dyn Store, mut batch: Batch) -> Result<(), Error> {
+        if let Some(mut outside) = self.outside {
+            put_meta(
+                &mut batch,
+                meta::GENERATION,
+                self.next.to_be_bytes().to_vec(),
+            );
+            store.commit(batch).await?;
+            outside.store(self.next)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a restored copy must not go on with: logs, and seats of cards that may have been used.
+fn give_up(
+    view: &dyn View,
+    replica: &mut Replica,
+    changes: &mut Changes,
+) -> Result<(), StoreError> {
+    for id in replica.ids().collect::<Vec<_>>() {
+        if let Some(thread) = replica.thread_mut(&id) {
+            thread.retire_log(changes);
+        }
+        let key = meta::key(meta::RESTORED_PREFIX, &id.0);
+        put_meta(&mut changes.batch, &key, Vec::new());
+    }
+    scan_prefix(view, Table::Meta, meta::SEAT_PREFIX, &mut |key, _| {
+        changes.batch.delete(Table::Meta, key.to_vec());
+        ControlFlow::Continue(())
+    })
+}
+
+/// The threads that were restored from a copy and were not level with anybody since.
+fn load_restored(view: &dyn View) -> Result<BTreeSet<ThreadId>, StoreError> {
+    let mut restored = BTreeSet::new();
+    scan_prefix(view, Table::Meta, meta::RESTORED_PREFIX, &mut |key, _| {
+        let id = key.strip_prefix(meta::RESTORED_PREFIX);
+        restored.extend(id.and_then(|id| id.try_into().ok()).map(ThreadId));
+        ControlFlow::Continue(())
+    })?;
     Ok(restored)
 }
 

@@ -86,9 +86,10 @@ impl ManualClock {
     pub fn set(&self, now_millis: u64) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.now_millis = now_millis;
-        for waker in state.wakers.drain(..) {
-            waker.wake();
-        }
+        let wakers = std::mem::take(&mut state.wakers);
+        // Whom it wakes may look at the clock at once.
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -108,7 +109,11 @@ impl Clock for ManualClock {
             if state.now_millis >= millis {
                 return Poll::Ready(());
             }
-            state.wakers.push(context.waker().clone());
+            // One for each task, however often it looks: a clock may stand for long.
+            let waker = context.waker();
+            if !state.wakers.iter().any(|known| known.will_wake(waker)) {
+                state.wakers.push(waker.clone());
+            }
             Poll::Pending
         })
         .await;

@@ -246,7 +246,9 @@ impl<T: DeserializeOwned> Collection<T> {
             let _ = reply.send(result);
         }));
         self.thread.peer().send(command).await?;
-        Ok(Watch::new(answer.await.map_err(|_| Error::Closed)??))
+        Ok(Watch::new(
+            answer.await.map_err(|_| self.thread.peer().gone())??,
+        ))
     }
 }
 

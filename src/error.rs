@@ -16,7 +16,11 @@ pub enum Error {
     /// The peer was closed, or its driver was dropped.
     #[error("the peer is closed")]
     Closed,
-    /// The store failed. Open the peer again: what was acknowledged is there.
+    /// The peer is paused; resume it first.
+    #[error("the peer is paused")]
+    Paused,
+    /// The store failed, and what was asked for is not known to be durable. If it failed while the
+    /// peer wrote, the peer has ended: open it again, what was acknowledged is there.
     #[error("the store failed")]
     Store(#[from] StoreError),
     /// The network failed.
@@ -40,7 +44,11 @@ pub enum Error {
     /// The document could not be read or written.
     #[error("the document was refused")]
     Db(#[from] DbError),
+    /// This seat may not read the thread, so there is nothing to show; it carries it for others.
+    #[error("this seat may not read the thread")]
+    MayNotRead,
     /// This data was restored from a copy: sync once, so that nothing is signed twice, then write.
+    /// If there is nobody to sync with, see [`Thread::assume_newest`](crate::Thread::assume_newest).
     #[error("this data was restored from a copy; sync before writing")]
     Restored,
     /// The value has no form as a document: documents are maps of JSON-like values.

@@ -3,12 +3,13 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures_channel::mpsc;
 use futures_util::Stream;
 use leno_threads_core::thread::{Parked, Quarantine};
 use leno_threads_core::{EpochId, LogId, RecordRef, ThreadId};
 use leno_threads_db::Event as DbEvent;
 use leno_transport_trait::PeerId;
+
+use crate::queue::{Next, Receiver, Sender, queue};
 
 /// Most events that wait for a slow subscriber. Beyond that they are dropped, and it is told.
 pub const EVENTS_MAX: usize = 4096;
@@ -77,7 +78,7 @@ pub enum Event {
         /// Why.
         reason: Quarantine,
     },
-    /// A log has two branches; the evidence is kept.
+    /// A log has two branches, which its writer signed both; the evidence is kept.
     Forked {
         /// The thread.
         thread: ThreadId,
@@ -105,7 +106,9 @@ pub enum Event {
         /// What is wrong, with its causes.
         error: String,
     },
-    /// Another peer keeps the newest record of the own log.
+    /// Another peer keeps everything that this one wrote to the thread's documents.
+    ///
+    /// Told once for each newest record and peer, when the peer's acknowledgement comes.
     Replicated {
         /// The thread.
         thread: ThreadId,
@@ -120,9 +123,28 @@ pub enum Event {
 }
 
 /// Events as they happen. Ends when the peer closes.
+///
+/// # Examples
+///
+/// ```
+/// # use leno::{Event, ManualClock, Peer};
+/// # let outcome: Result<(), leno::Error> = futures_executor::block_on(async {
+/// let (peer, driver) = Peer::builder().clock(ManualClock::new(0)).build().await?;
+/// let app = async {
+///     let mut events = peer.events().await?;
+///     let band = peer.create_thread("band").await?;
+///     let Some(Event::Admitted { thread, records: 1 }) = events.next().await else { panic!() };
+///     assert_eq!(thread, band.id());
+///     peer.close().await
+/// };
+/// futures_util::try_join!(driver.run(), app)?;
+/// # Ok(())
+/// # });
+/// # outcome
+/// ```
 #[derive(Debug)]
 pub struct Events {
-    receiver: mpsc::Receiver<Event>,
+    receiver: Receiver<Event>,
 }
 
 impl Events {
@@ -136,26 +158,26 @@ impl Stream for Events {
     type Item = Event;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
-        Pin::new(&mut self.receiver).poll_next(context)
+        let next = self.receiver.poll_next(context);
+        next.map(|next| {
+            next.map(|next| match next {
+                Next::Item(event) => event,
+                Next::Lost(dropped) => Event::Lagged { dropped },
+            })
+        })
     }
 }
 
 /// Who wants to hear.
 #[derive(Debug, Default)]
 pub(crate) struct Subscribers {
-    all: Vec<Subscriber>,
-}
-
-#[derive(Debug)]
-struct Subscriber {
-    sender: mpsc::Sender<Event>,
-    dropped: u64,
+    all: Vec<Sender<Event>>,
 }
 
 impl Subscribers {
     pub(crate) fn add(&mut self) -> Events {
-        let (sender, receiver) = mpsc::channel(EVENTS_MAX);
-        self.all.push(Subscriber { sender, dropped: 0 });
+        let (sender, receiver) = queue(EVENTS_MAX);
+        self.all.push(sender);
         Events { receiver }
     }
 
@@ -164,33 +186,7 @@ impl Subscribers {
     }
 
     pub(crate) fn tell(&mut self, event: &Event) {
-        self.all.retain_mut(|subscriber| subscriber.tell(event));
-    }
-}
-
-impl Subscriber {
-    /// Returns whether the subscriber is still there.
-    fn tell(&mut self, event: &Event) -> bool {
-        if self.dropped > 0 {
-            let lagged = Event::Lagged {
-                dropped: self.dropped,
-            };
-            match self.sender.try_send(lagged) {
-                Ok(()) => self.dropped = 0,
-                Err(error) if error.is_disconnected() => return false,
-                Err(_) => {
-                    self.dropped += 1;
-                    return true;
-                }
-            }
-        }
-        match self.sender.try_send(event.clone()) {
-            Ok(()) => true,
-            Err(error) if error.is_disconnected() => false,
-            Err(_) => {
-                self.dropped += 1;
-                true
-            }
-        }
+        self.all
+            .retain(|subscriber| subscriber.push(|| event.clone()));
     }
 }

@@ -6,10 +6,11 @@ use crate::error::Error;
 
 /// Keeps one number outside of the peer's store: in a file beside its folder, a keystore, a server.
 ///
-/// The peer raises it at each start, in the store too. If the two differ, the store is an older copy
-/// of itself, and to write on where it stands could sign two records at one place.
+/// The peer raises it at each start: first in its store, then here. So the store is never behind,
+/// unless it is an older copy of itself; to write on where that stands could sign two records at one
+/// place. No number at all counts as a copy too: the store may have been taken to another machine.
 pub trait Generation: fmt::Debug + Send {
-    /// The number as it was kept, or nothing if there was none.
+    /// The number as it was kept, or nothing if there is none.
     ///
     /// # Errors
     ///
@@ -43,9 +44,11 @@ impl FileGeneration {
 #[cfg(feature = "redb")]
 impl Generation for FileGeneration {
     fn load(&mut self) -> Result<Option<u64>, Error> {
-        match std::fs::read_to_string(&self.path) {
-            // A file that does not read is no number, and so differs from any.
-            Ok(text) => Ok(text.trim().parse().ok()),
+        match std::fs::read(&self.path) {
+            // A file that does not read is no number.
+            Ok(bytes) => Ok(std::str::from_utf8(&bytes)
+                .ok()
+                .and_then(|text| text.trim().parse().ok())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -53,10 +56,17 @@ impl Generation for FileGeneration {
 
     fn store(&mut self, generation: u64) -> Result<(), Error> {
         use std::io::Write as _;
-        let fresh = self.path.with_extension("new");
+        // The whole name and more, so that no file of anybody else's is meant.
+        let mut fresh = self.path.clone().into_os_string();
+        fresh.push(".new");
         let mut file = std::fs::File::create(&fresh)?;
         writeln!(file, "{generation}")?;
         file.sync_all()?;
-        Ok(std::fs::rename(&fresh, &self.path)?)
+        std::fs::rename(&fresh, &self.path)?;
+        #[cfg(unix)]
+        if let Some(folder) = self.path.parent().filter(|it| !it.as_os_str().is_empty()) {
+            std::fs::File::open(folder)?.sync_all()?;
+        }
+        Ok(())
     }
 }

@@ -1,13 +1,13 @@
 //! The handle of a peer.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_channel::{mpsc, oneshot};
 use futures_util::SinkExt;
 use leno_identity::{AgreementKey, Device, Did, PublicKey, SigningKey};
-use leno_threads_core::store::{Store, Table};
+use leno_threads_core::store::{Store, StoreError, Table};
 use leno_threads_core::thread::{Seat, Thread as CoreThread};
 use leno_threads_core::{RosterOp, Suite, ThreadId};
 use leno_transport_trait::{Address, PeerId, Transport};
@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::driver::{Command, Finish, SyncReport, Traffic};
 use crate::error::Error;
 use crate::event::Events;
-use crate::text::{Card, SeatProof, Ticket};
+use crate::text::{Card, SeatProof, Ticket, check_name};
 use crate::thread::Thread;
 use crate::work::{Work, meta, put_meta};
 
@@ -37,6 +37,8 @@ struct Inner {
     identity: PublicKey,
     transport: Option<Arc<dyn Transport>>,
     clock: Arc<dyn Clock>,
+    /// Why the driver ended, if its store failed.
+    ended: Arc<OnceLock<StoreError>>,
 }
 
 impl fmt::Debug for Peer {
@@ -55,6 +57,7 @@ impl Peer {
         identity: PublicKey,
         transport: Option<Arc<dyn Transport>>,
         clock: Arc<dyn Clock>,
+        ended: Arc<OnceLock<StoreError>>,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -63,6 +66,7 @@ impl Peer {
                 identity,
                 transport,
                 clock,
+                ended,
             }),
         }
     }
@@ -140,8 +144,9 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// [`Error`].
+    /// [`Error::Text`] if the name is longer than [`NAME_BYTES_MAX`](crate::NAME_BYTES_MAX).
     pub async fn create_thread(&self, name: &str) -> Result<Thread, Error> {
+        check_name(name)?;
         let name = name.to_owned();
         let id = self
             .call(move |work| {
@@ -166,7 +171,8 @@ impl Peer {
                     work.now_millis,
                     &mut work.core.rng,
                     work.changes,
-                )?;
+                );
+                let thread = work.wrote(thread)?;
                 let id = thread.id();
                 work.core.replica.add(thread);
                 Ok(id)
@@ -181,8 +187,9 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// [`Error`].
+    /// [`Error::Text`] if the name is longer than [`NAME_BYTES_MAX`](crate::NAME_BYTES_MAX).
     pub async fn card(&self, name: &str) -> Result<Card, Error> {
+        check_name(name)?;
         let name = name.to_owned();
         let addresses = self.addresses();
         self.call(move |work| {
@@ -268,14 +275,16 @@ impl Peer {
         }
     }
 
-    /// Dials a peer and resolves when it is connected. The address is remembered.
+    /// Dials a peer and resolves when it is connected. The address is remembered, for later starts
+    /// too, unless it can never lead to anybody else.
     ///
     /// # Errors
     ///
     /// [`Error::Transport`] if it cannot be reached now; the driver goes on trying.
+    /// [`Error::Paused`]; the address is dialled when the peer is resumed. [`Error::NoTransport`].
     pub async fn connect(&self, address: &Address) -> Result<PeerId, Error> {
         let reply = self.send_connect(address.clone()).await?;
-        reply.await.map_err(|_| Error::Closed)?
+        reply.await.map_err(|_| self.gone())?
     }
 
     /// Waits until every thread is level with every connected peer, for at most `deadline`.
@@ -288,7 +297,7 @@ impl Peer {
         let until = self.inner.clock.now_millis().saturating_add(millis);
         let (reply, answer) = oneshot::channel();
         self.send(Command::SyncOnce(until, reply)).await?;
-        answer.await.map_err(|_| Error::Closed)
+        answer.await.map_err(|_| self.gone())
     }
 
     /// Hangs up on all peers and talks to none until [`Peer::resume`]. Reading and writing go on.
@@ -299,7 +308,7 @@ impl Peer {
     pub async fn pause(&self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Pause(true, reply)).await?;
-        answer.await.map_err(|_| Error::Closed)
+        answer.await.map_err(|_| self.gone())
     }
 
     /// Talks to peers again, and dials those whose addresses are known.
@@ -310,7 +319,7 @@ impl Peer {
     pub async fn resume(&self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Pause(false, reply)).await?;
-        answer.await.map_err(|_| Error::Closed)
+        answer.await.map_err(|_| self.gone())
     }
 
     /// How many bytes went to and came from peers since the start.
@@ -321,7 +330,7 @@ impl Peer {
     pub async fn traffic(&self) -> Result<Traffic, Error> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Traffic(reply)).await?;
-        answer.await.map_err(|_| Error::Closed)
+        answer.await.map_err(|_| self.gone())
     }
 
     /// Everything that happens from now on.
@@ -333,8 +342,8 @@ impl Peer {
         self.call(|work| Ok(work.core.subscribers.add())).await
     }
 
-    /// Writes what is left to write, hangs up and ends the driver. Later calls of any handle answer
-    /// [`Error::Closed`].
+    /// Writes what is left to write, hangs up, closes the store and ends the driver. Later calls of
+    /// any handle answer [`Error::Closed`]; once this resolves the store can be opened again.
     ///
     /// # Errors
     ///
@@ -342,7 +351,7 @@ impl Peer {
     pub async fn close(&self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Close(reply)).await?;
-        answer.await.map_err(|_| Error::Closed)
+        answer.await.map_err(|_| self.gone())
     }
 
     /// Runs `work` inside a step of the driver and resolves when what it changed is durable.
@@ -360,7 +369,7 @@ impl Peer {
             finish
         }));
         self.send(command).await?;
-        answer.await.map_err(|_| Error::Closed)?
+        answer.await.map_err(|_| self.gone())?
     }
 
     pub(crate) async fn send(&self, command: Command) -> Result<(), Error> {
@@ -369,7 +378,13 @@ impl Peer {
             .clone()
             .send(command)
             .await
-            .map_err(|_| Error::Closed)
+            .map_err(|_| self.gone())
+    }
+
+    /// Why there is no answer any more.
+    pub(crate) fn gone(&self) -> Error {
+        let ended = self.inner.ended.get();
+        ended.map_or(Error::Closed, |error| Error::Store(error.clone()))
     }
 
     async fn send_connect(

@@ -10,7 +10,10 @@ use leno_transport_trait::{Address, PeerId};
 use multibase::Base;
 
 /// Longest text form that is read, in bytes.
-pub(crate) const TEXT_BYTES_MAX: usize = 4096;
+pub const TEXT_BYTES_MAX: usize = 4096;
+
+/// Longest name of a member or thread, in bytes.
+pub const NAME_BYTES_MAX: usize = 256;
 
 /// Most addresses in a ticket or card.
 pub(crate) const ADDRESSES_MAX: usize = 4;
@@ -37,9 +40,22 @@ pub enum TextError {
         /// "ticket" or "card".
         expected: &'static str,
     },
+    /// A name is longer than [`NAME_BYTES_MAX`].
+    #[error("a name of {bytes} bytes is too long")]
+    NameTooLong {
+        /// Its length.
+        bytes: usize,
+    },
     /// The seat on a card is not vouched for by its device.
     #[error("the card's seat is not vouched for by its device")]
     NotVouched,
+}
+
+pub(crate) fn check_name(name: &str) -> Result<(), TextError> {
+    match name.len() {
+        0..=NAME_BYTES_MAX => Ok(()),
+        bytes => Err(TextError::NameTooLong { bytes }),
+    }
 }
 
 const TICKET_PREFIX: &str = "leno-ticket:";

@@ -17,7 +17,7 @@ use crate::driver::SyncReport;
 use crate::error::Error;
 use crate::peer::{Peer, salt};
 use crate::text::{Card, SeatProof, Ticket};
-use crate::work::{Work, member_of_grant, thread_mut};
+use crate::work::{Work, member_of_grant, member_of_log, thread_mut};
 
 /// A thread of a peer. A handle: cheap to clone.
 #[derive(Clone, Debug)]
@@ -123,8 +123,11 @@ impl Thread {
                     name: card.name,
                 };
                 let rng = &mut core.rng;
-                let record = thread.govern(*view, &[grant], &[about], now, rng, changes)?;
-                thread.wrap_missing(rng, changes);
+                let record = thread.govern(*view, &[grant], &[about], now, rng, changes);
+                let record = work.wrote(record)?;
+                let Work { core, changes, .. } = work;
+                let thread = thread_mut(&mut core.replica, id)?;
+                thread.wrap_missing(&mut core.rng, changes);
                 let service = thread.service_key().clone();
                 core.replica.touched(id);
                 let granted_by = record.id.0.first_chunk().copied().unwrap_or_default();
@@ -173,9 +176,15 @@ impl Thread {
                     ..
                 } = &mut *work;
                 let thread = thread_mut(&mut core.replica, id)?;
-                thread.govern(*view, &[], &[fact], now, &mut core.rng, changes)?;
-                core.replica.touched(id);
-                core.define(id);
+                let own = thread.governance().role(thread.seat().id());
+                if !own.is_some_and(Role::writes) {
+                    // It could be written, and would mean nothing to anybody.
+                    return Err(AppendError::NotWriter.into());
+                }
+                let record = thread.govern(*view, &[], &[fact], now, &mut core.rng, changes);
+                work.wrote(record)?;
+                work.core.replica.touched(id);
+                work.core.define(id);
                 Ok(())
             })
             .await
@@ -283,7 +292,7 @@ impl Thread {
     ///
     /// # Errors
     ///
-    /// [`Error`].
+    /// [`Error::MayNotRead`], [`Error::NoSuchThread`], or [`Error::NotSyncedYet`].
     pub async fn state_hash(&self) -> Result<[u8; 32], Error> {
         let id = self.id;
         self.peer
@@ -304,6 +313,25 @@ impl Thread {
         let id = self.id;
         self.peer
             .call(move |work| Ok(work.core.replica.level(&PeerKey(peer.0), &id) == Level::Level))
+            .await
+    }
+
+    /// Declares that no other copy of this data wrote to the thread since it was copied, so that it
+    /// can be written again without a sync: the way out of [`Error::Restored`] if there is nobody to
+    /// sync with, for example because a folder was moved.
+    ///
+    /// If it is not true, governance that both copies wrote may be lost as a fork.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`].
+    pub async fn assume_newest(&self) -> Result<(), Error> {
+        let id = self.id;
+        self.peer
+            .call(move |work| {
+                work.lift_restored(id);
+                Ok(())
+            })
             .await
     }
 
@@ -425,13 +453,20 @@ impl Work<'_> {
             core,
             view,
             changes,
-            written,
             ..
         } = &mut *self;
         let thread = thread_mut(&mut core.replica, id)?;
         let documents = core.documents.get_mut(&id).ok_or(Error::NoSuchThread(id))?;
-        let grant = thread.governance().writing_grant(thread.seat().id());
-        let member = grant.and_then(|grant| member_of_grant(thread, grant));
+        // The member is who the log's own grant makes him, as every other peer will judge: of several
+        // grants a later one may be the better, and still begins another line.
+        let own_log = thread.own_log();
+        let member = match own_log.and_then(|log| member_of_log(thread, &log)) {
+            Some(member) => Some(member),
+            None => {
+                let grant = thread.governance().writing_grant(thread.seat().id());
+                grant.and_then(|grant| member_of_grant(thread, grant))
+            }
+        };
         let member = member.ok_or(AppendError::NotWriter)?;
         let mut staged = DbTransaction::new(member, thread.own_log(), now_millis);
         let writer = documents.writer(*view, &mut staged, &mut core.rng);
@@ -440,9 +475,13 @@ impl Work<'_> {
             return Ok(result);
         };
         let rng = &mut core.rng;
-        let appended = thread.append(*view, THREAD_DOMAIN, &content, now_millis, rng, changes)?;
-        written.insert(id);
-        documents.commit(*view, staged, &appended)?;
+        let appended = thread.append(*view, THREAD_DOMAIN, &content, now_millis, rng, changes);
+        let appended = self.wrote(appended)?;
+        self.written.insert(id);
+        let documents = self.core.documents.get_mut(&id);
+        let documents = documents.ok_or(Error::NoSuchThread(id))?;
+        let folded = documents.commit(self.view, staged, &appended);
+        self.wrote(folded.map_err(AppendError::Store))?;
         Ok(result)
     }
 }

@@ -5,7 +5,6 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures_channel::mpsc;
 use futures_util::Stream;
 use ipld_core::ipld::Ipld;
 use leno_threads_core::ThreadId;
@@ -14,8 +13,9 @@ use serde::de::DeserializeOwned;
 
 use crate::convert::from_ipld;
 use crate::error::Error;
+use crate::queue::{Next, Receiver, Sender, queue};
 
-/// Most changes that wait for a slow watcher. Beyond that it gets [`Change::Resync`].
+/// Most changes that wait for a slow watcher. Beyond that it gets [`Change::Resync`] in their place.
 pub const CHANGES_MAX: usize = 4096;
 
 /// A change of a watched collection.
@@ -45,12 +45,12 @@ pub enum Change<T> {
 /// The changes of a collection, in the order in which they became durable here.
 #[derive(Debug)]
 pub struct Watch<T> {
-    receiver: mpsc::Receiver<RawChange>,
+    receiver: Receiver<RawChange>,
     kind: PhantomData<fn() -> T>,
 }
 
 impl<T: DeserializeOwned> Watch<T> {
-    pub(crate) fn new(receiver: mpsc::Receiver<RawChange>) -> Self {
+    pub(crate) fn new(receiver: Receiver<RawChange>) -> Self {
         Self {
             receiver,
             kind: PhantomData,
@@ -71,26 +71,27 @@ impl<T: DeserializeOwned> Stream for Watch<T> {
     type Item = Result<Change<T>, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let change = Pin::new(&mut self.receiver).poll_next(context);
-        change.map(|change| change.map(RawChange::read))
+        let next = self.receiver.poll_next(context);
+        next.map(|next| {
+            next.map(|next| match next {
+                Next::Item(change) => change.read(),
+                Next::Lost(_) => Ok(Change::Resync),
+            })
+        })
     }
 }
 
+/// A change whose values are not read yet.
 #[derive(Clone, Debug)]
-pub(crate) enum RawChange {
-    Changed {
-        id: DocumentId,
-        before: Option<Ipld>,
-        after: Option<Ipld>,
-    },
-    Resync,
+pub(crate) struct RawChange {
+    id: DocumentId,
+    before: Option<Ipld>,
+    after: Option<Ipld>,
 }
 
 impl RawChange {
     fn read<T: DeserializeOwned>(self) -> Result<Change<T>, Error> {
-        let Self::Changed { id, before, after } = self else {
-            return Ok(Change::Resync);
-        };
+        let Self { id, before, after } = self;
         // What it was may have had another form; that is no reason to withhold what it is.
         let before = before.and_then(|before| from_ipld(before).ok());
         match after {
@@ -107,32 +108,27 @@ impl RawChange {
 /// Who watches what.
 #[derive(Debug, Default)]
 pub(crate) struct Watches {
-    watchers: BTreeMap<(ThreadId, String), Vec<Watcher>>,
+    watchers: BTreeMap<(ThreadId, String), Vec<Sender<RawChange>>>,
 }
 
-#[derive(Debug)]
-struct Watcher {
-    sender: mpsc::Sender<RawChange>,
-    lost: bool,
+/// What is left of an event after the watchers had their part.
+pub(crate) enum Told {
+    /// It is no change.
+    Other(DbEvent),
+    /// It was a change of this collection, and so many of its watchers are gone.
+    Change { collection: String, gone: usize },
 }
 
 impl Watches {
-    pub(crate) fn add(
-        &mut self,
-        thread: ThreadId,
-        collection: String,
-    ) -> mpsc::Receiver<RawChange> {
-        let (sender, receiver) = mpsc::channel(CHANGES_MAX);
+    pub(crate) fn add(&mut self, thread: ThreadId, collection: String) -> Receiver<RawChange> {
+        let (sender, receiver) = queue(CHANGES_MAX);
         let watchers = self.watchers.entry((thread, collection)).or_default();
-        watchers.push(Watcher {
-            sender,
-            lost: false,
-        });
+        watchers.push(sender);
         receiver
     }
 
-    /// Hands a change to its watchers. Returns events that are none.
-    pub(crate) fn tell(&mut self, thread: ThreadId, event: DbEvent) -> Option<DbEvent> {
+    /// Hands a change to its watchers.
+    pub(crate) fn tell(&mut self, thread: ThreadId, event: DbEvent) -> Told {
         let DbEvent::Changed {
             collection,
             id,
@@ -140,35 +136,20 @@ impl Watches {
             after,
         } = event
         else {
-            return Some(event);
+            return Told::Other(event);
         };
         let key = (thread, collection);
+        let mut gone = 0;
         if let Some(watchers) = self.watchers.get_mut(&key) {
-            let change = RawChange::Changed { id, before, after };
-            watchers.retain_mut(|watcher| watcher.tell(&change));
-        }
-        None
-    }
-}
-
-impl Watcher {
-    /// Returns whether the watcher is still there.
-    fn tell(&mut self, change: &RawChange) -> bool {
-        if self.lost {
-            match self.sender.try_send(RawChange::Resync) {
-                Ok(()) => self.lost = false,
-                Err(error) => return !error.is_disconnected(),
-            }
-            // The change at hand is part of what the watcher reads again.
-            return true;
-        }
-        match self.sender.try_send(change.clone()) {
-            Ok(()) => true,
-            Err(error) if error.is_disconnected() => false,
-            Err(_) => {
-                self.lost = true;
-                true
+            let change = RawChange { id, before, after };
+            let were = watchers.len();
+            watchers.retain(|watcher| watcher.push(|| change.clone()));
+            gone = were - watchers.len();
+            if watchers.is_empty() {
+                self.watchers.remove(&key);
             }
         }
+        let (_, collection) = key;
+        Told::Change { collection, gone }
     }
 }

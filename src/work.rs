@@ -1,15 +1,19 @@
 //! One step of a peer: inputs change threads and documents in memory and add up to one commit.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use leno_identity::{Device, DeviceCertificate, PublicKey};
-use leno_threads_core::store::{Batch, StoreError, View};
-use leno_threads_core::sync::{PeerKey, Replica, SyncError};
-use leno_threads_core::thread::{Changes, Opened, Thread, ThreadEvent};
-use leno_threads_core::{LogId, NonceSecret, OpRef, Padding, RecordRef, SeatId, Stamp, ThreadId};
+use leno_threads_core::store::{Batch, StoreError, Table, View};
+use leno_threads_core::sync::{Level, PeerKey, Replica, SyncError};
+use leno_threads_core::thread::{AppendError, Changes, Opened, Thread, ThreadEvent};
+use leno_threads_core::{
+    LogId, NonceSecret, OpRef, Padding, RecordRef, SeatId, Seq, Stamp, ThreadId,
+};
 use leno_threads_db::{COLLECTION_FACT_PREFIX, Documents, Flushed};
-use leno_transport_trait::Address;
+use leno_transport_trait::{Address, PeerId};
 use rand_chacha::ChaCha20Rng;
 
 use crate::Error;
@@ -27,9 +31,20 @@ pub(crate) struct Core {
     pub(crate) subscribers: Subscribers,
     /// Threads that may have been restored from a copy: no writes before a level sync.
     pub(crate) restored: BTreeSet<ThreadId>,
+    /// What subscribers were told of each thread and peer, as long as there are any.
+    pub(crate) told: BTreeMap<(PeerKey, ThreadId), Told>,
     /// Where peers were reachable.
     pub(crate) addresses: BTreeSet<Address>,
     pub(crate) paused: bool,
+}
+
+/// What was told of a thread and a peer last.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    to_receive: u64,
+    to_send: u64,
+    /// The newest record of the own log that the peer keeps, if it is the newest at all.
+    replicated: Option<(LogId, Seq)>,
 }
 
 /// A step: the core, a picture of the store, and what is to be committed at its end.
@@ -41,6 +56,8 @@ pub(crate) struct Work<'a> {
     /// Threads whose drafts are to be published at the end of the step.
     pub(crate) written: &'a mut BTreeSet<ThreadId>,
     pub(crate) events: &'a mut Vec<Event>,
+    /// Why what is in memory is no longer what the store would hold: nothing of it may be committed.
+    pub(crate) broken: &'a mut Option<StoreError>,
 }
 
 impl Core {
@@ -61,13 +78,27 @@ impl Work<'_> {
         Ok(thread)
     }
 
-    /// The documents of a thread, loaded when first asked for.
+    /// The documents of a thread, for reading; loaded when first asked for.
     pub(crate) fn documents(&mut self, id: ThreadId) -> Result<&mut Documents, Error> {
+        let thread = thread_mut(&mut self.core.replica, id)?;
+        let role = thread.governance().role(thread.seat().id());
+        if role.is_some_and(|role| !role.reads()) {
+            return Err(Error::MayNotRead);
+        }
         self.core.load_documents(self.view, id)?;
         self.core
             .documents
             .get_mut(&id)
             .ok_or(Error::NoSuchThread(id))
+    }
+
+    /// Passes on what writing to a thread came to. If the store failed meanwhile, what is in memory
+    /// may hold a part of it, and must not be committed.
+    pub(crate) fn wrote<T>(&mut self, result: Result<T, AppendError>) -> Result<T, Error> {
+        if let Err(AppendError::Store(error)) = &result {
+            *self.broken = Some(error.clone());
+        }
+        Ok(result?)
     }
 
     /// Keeps an address to dial at later starts.
@@ -78,11 +109,61 @@ impl Work<'_> {
         }
     }
 
+    /// Gives up an address at which there will never be anybody.
+    pub(crate) fn forget_address(&mut self, address: &Address) {
+        if self.core.addresses.remove(address) {
+            let key = meta::key(meta::ADDRESS_PREFIX, address.as_str().as_bytes());
+            self.changes.batch.delete(Table::Meta, key);
+        }
+    }
+
+    /// Lets a thread that was restored from a copy be written again.
+    pub(crate) fn lift_restored(&mut self, id: ThreadId) {
+        if self.core.restored.remove(&id) {
+            let key = meta::key(meta::RESTORED_PREFIX, &id.0);
+            self.changes.batch.delete(Table::Meta, key);
+        }
+    }
+
+    /// Notes, for subscribers, how far a thread is from level with a peer.
+    pub(crate) fn note_progress(&mut self, key: PeerKey, thread: ThreadId) {
+        let Core { replica, told, .. } = &mut *self.core;
+        let Some(progress) = replica.progress(&key, &thread) else {
+            return;
+        };
+        let peer = PeerId(key.0);
+        let told = told.entry((key, thread)).or_default();
+        let (to_receive, to_send) = (progress.to_receive, progress.to_send);
+        if (told.to_receive, told.to_send) != (to_receive, to_send) {
+            (told.to_receive, told.to_send) = (to_receive, to_send);
+            self.events.push(Event::Progress {
+                thread,
+                peer,
+                to_receive,
+                to_send,
+            });
+        }
+        let newest = replica.thread(&thread).and_then(|thread| {
+            let log = thread.own_log()?;
+            Some((log, thread.log(&log)?.tip.seq))
+        });
+        let kept = newest.filter(|(log, seq)| {
+            *seq > 0
+                && replica
+                    .acked(&key, &thread, log)
+                    .is_some_and(|it| it >= *seq)
+        });
+        if kept.is_some() && told.replicated != kept {
+            told.replicated = kept;
+            self.events.push(Event::Replicated { thread, peer });
+        }
+    }
+
     /// Hands a message from a peer to sync; documents follow what is opened.
     pub(crate) fn handle_message(&mut self, peer: PeerKey, bytes: &[u8]) -> Result<(), SyncError> {
+        // A message may go on with the own log, which must not have a draft then.
+        self.publish();
         let before = self.changes.events.len();
-        // Documents are loaded only if something is opened; that may read the store and fail.
-        let mut failed = None;
         let Core {
             replica,
             documents,
@@ -101,14 +182,11 @@ impl Work<'_> {
             self.changes,
             &mut sink,
         );
-        if let Err(error) = opened_in.apply(replica, documents, view) {
-            failed = Some(error);
-        }
+        // Documents are loaded only if something is opened; that may read the store and fail.
+        let applied = opened_in.apply(replica, documents, view);
         self.after(before);
-        match failed {
-            Some(error) => Err(SyncError::Store(error)),
-            None => result,
-        }
+        applied?;
+        result
     }
 
     /// Lets in what waited for time.
@@ -140,14 +218,48 @@ impl Work<'_> {
         }
     }
 
-    /// Ends the step: signs what was written, flushes documents when enough is dirty. What was
-    /// flushed is to be settled after the commit.
-    pub(crate) fn finish(&mut self) -> Vec<(ThreadId, Flushed)> {
+    /// Signs what was written in this step.
+    fn publish(&mut self) {
         for id in std::mem::take(self.written) {
             if let Some(thread) = self.core.replica.thread_mut(&id) {
                 thread.publish(self.changes);
             }
             self.core.replica.touched(id);
+        }
+    }
+
+    /// Merges the short rows of logs that got many of them.
+    fn pack(&mut self) {
+        let admitted = self
+            .changes
+            .events
+            .iter()
+            .filter_map(|(thread, event)| match event {
+                ThreadEvent::Admitted { .. } => Some(*thread),
+                _ => None,
+            });
+        for id in admitted.collect::<BTreeSet<_>>() {
+            let Some(thread) = self.core.replica.thread_mut(&id) else {
+                continue;
+            };
+            for log in thread.loose_logs() {
+                // Packing is for later: a store that fails shows it at the commit, or stays loose.
+                drop(thread.pack(self.view, &log, self.changes));
+            }
+        }
+    }
+
+    /// Ends the step: signs what was written, lets restored threads that are level be written again,
+    /// flushes documents when enough is dirty. What was flushed is to be settled after the commit.
+    pub(crate) fn finish(&mut self) -> Vec<(ThreadId, Flushed)> {
+        self.publish();
+        self.pack();
+        for id in self.core.restored.clone() {
+            let replica = &self.core.replica;
+            let is_level = |peer: PeerKey| replica.level(&peer, &id) == Level::Level;
+            if replica.peers().any(is_level) {
+                self.lift_restored(id);
+            }
         }
         let mut flushed = Vec::new();
         for (id, documents) in &mut self.core.documents {
@@ -160,13 +272,13 @@ impl Work<'_> {
 }
 
 pub(crate) fn thread_mut(replica: &mut Replica, id: ThreadId) -> Result<&mut Thread, Error> {
-    let known = replica.ids().any(|known| known == id);
-    let missing = if known {
-        Error::NotSyncedYet(id)
-    } else {
-        Error::NoSuchThread(id)
-    };
-    replica.thread_mut(&id).ok_or(missing)
+    if replica.thread(&id).is_none() {
+        return Err(match replica.ids().any(|known| known == id) {
+            true => Error::NotSyncedYet(id),
+            false => Error::NoSuchThread(id),
+        });
+    }
+    replica.thread_mut(&id).ok_or(Error::NoSuchThread(id))
 }
 
 impl Core {
@@ -243,30 +355,32 @@ fn load(view: &dyn View, thread: &mut Thread) -> Result<Documents, StoreError> {
 /// Opened records of one message, until the threads are free to be asked about their authors.
 #[derive(Default)]
 struct Inbox {
-    records: Vec<(
-        ThreadId,
-        RecordRef,
-        Stamp,
-        SeatId,
-        u32,
-        std::ops::Range<usize>,
-    )>,
+    records: Vec<Kept>,
     plaintexts: Vec<u8>,
+}
+
+/// An [`Opened`] whose plaintext lies elsewhere.
+struct Kept {
+    thread: ThreadId,
+    record: RecordRef,
+    stamp: Stamp,
+    seat: SeatId,
+    domain: u32,
+    plaintext: Range<usize>,
 }
 
 impl Inbox {
     fn push(&mut self, id: ThreadId, opened: &Opened<'_>) {
         let start = self.plaintexts.len();
         self.plaintexts.extend_from_slice(opened.plaintext);
-        let range = start..self.plaintexts.len();
-        self.records.push((
-            id,
-            opened.record,
-            opened.stamp,
-            opened.seat,
-            opened.domain,
-            range,
-        ));
+        self.records.push(Kept {
+            thread: id,
+            record: opened.record,
+            stamp: opened.stamp,
+            seat: opened.seat,
+            domain: opened.domain,
+            plaintext: start..self.plaintexts.len(),
+        });
     }
 
     /// Folds the records into documents. Documents that are not loaded yet find them in the store.
@@ -278,10 +392,11 @@ impl Inbox {
     ) -> Result<(), StoreError> {
         // Records of one author come together: the last answer is nearly always the next one.
         let mut last: Option<((ThreadId, LogId), Option<OpRef>)> = None;
-        for (id, record, stamp, seat, domain, range) in self.records {
+        for kept in self.records {
+            let (id, record) = (kept.thread, kept.record);
             let documents = match documents.entry(id) {
-                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-                std::collections::btree_map::Entry::Vacant(entry) => {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
                     // The view is older than these records, so loading does not meet them.
                     let Some(thread) = replica.thread_mut(&id) else {
                         continue;
@@ -296,13 +411,12 @@ impl Inbox {
                     .and_then(|thread| member_of_log(thread, &record.log)),
             };
             last = Some(((id, record.log), member));
-            let plaintext = self.plaintexts.get(range).unwrap_or_default();
             let opened = Opened {
                 record,
-                stamp,
-                seat,
-                domain,
-                plaintext,
+                stamp: kept.stamp,
+                seat: kept.seat,
+                domain: kept.domain,
+                plaintext: self.plaintexts.get(kept.plaintext).unwrap_or_default(),
             };
             documents.apply(view, &opened, member)?;
         }
@@ -310,7 +424,7 @@ impl Inbox {
     }
 }
 
-/// Rows of [`Table::Meta`](leno_threads_core::store::Table::Meta).
+/// Rows of [`Table::Meta`].
 pub(crate) mod meta {
     pub(crate) const DEVICE: &[u8] = b"device";
     pub(crate) const IDENTITY: &[u8] = b"identity";
@@ -318,6 +432,7 @@ pub(crate) mod meta {
     pub(crate) const GENERATION: &[u8] = b"generation";
     pub(crate) const ADDRESS_PREFIX: &[u8] = b"address/";
     pub(crate) const SEAT_PREFIX: &[u8] = b"seat/";
+    pub(crate) const RESTORED_PREFIX: &[u8] = b"restored/";
 
     pub(crate) fn key(prefix: &[u8], name: &[u8]) -> Vec<u8> {
         [prefix, name].concat()
@@ -325,5 +440,5 @@ pub(crate) mod meta {
 }
 
 pub(crate) fn put_meta(batch: &mut Batch, key: &[u8], value: Vec<u8>) {
-    batch.put(leno_threads_core::store::Table::Meta, key.to_vec(), value);
+    batch.put(Table::Meta, key.to_vec(), value);
 }

@@ -76,7 +76,8 @@ impl ForkProof {
         self.lower.head.log
     }
 
-    /// The first place at which the branches differ; below it lies the common prefix.
+    /// The first place at which this proof shows the branches to differ. The common prefix ends below
+    /// it, or earlier: two chains that differ here are a fork wherever they parted.
     #[must_use]
     pub fn seq(&self) -> Seq {
         self.lower

@@ -1,4 +1,65 @@
 //! Records, logs, sealing, governance and sync of leno threads, without I/O.
+//!
+//! ```
+//! use leno_identity::{AgreementKey, SigningKey};
+//! use leno_threads_core::store::{MemoryStore, Store};
+//! use leno_threads_core::thread::{Changes, Seat, Thread};
+//! use leno_threads_core::{NonceSecret, RosterOp, Suite, THREAD_DOMAIN};
+//! # use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let mut rng = ChaCha20Rng::seed_from_u64(1);
+//!
+//! let (store, now_millis) = (MemoryStore::new(), 1_700_000_000_000);
+//! let seat = Seat {
+//!     signing: SigningKey::generate(&mut rng)?,
+//!     kem: AgreementKey::generate(&mut rng)?,
+//! };
+//! let (mut changes, about) = (Changes::new(), [RosterOp::Name("band".to_owned())]);
+//! let (secret, suite) = (NonceSecret::new(&[7; 32]), Suite::Aes256Gcm);
+//! let view = store.view()?;
+//! let mut band =
+//!     Thread::create(&*view, 0, seat, secret, suite, &about, now_millis, &mut rng, &mut changes)?;
+//! let text = [0x65, b'h', b'e', b'l', b'l', b'o']; // dag-cbor
+//! let record = band.append(&*view, THREAD_DOMAIN, &text, now_millis, &mut rng, &mut changes)?;
+//! band.publish(&mut changes); // one signature for all that was appended
+//! futures_executor::block_on(store.commit(changes.batch))?; // only then does anything leave
+//! assert_eq!(band.log(&record.log).map(|log| log.admitted), Some(1));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Ideas, in the order of need
+//!
+//! 1. A [`Genesis`] makes a thread; its CID is the thread's id. It names the owner's seat.
+//! 2. A record is a [`Header`] and a sealed body. Its [`SealContext`] places it and is the associated
+//!    data of the body, so that nothing can be moved. Its id is the CID of the header.
+//! 3. Records of one log travel and rest as a [`Run`] with one signature at its end. [`Run::verify`]
+//!    is the only way to a [`VerifiedRun`]: an unverified record has no readable payload.
+//! 4. Control records carry [`FrameOp`]s, which the [`ServiceKey`] opens, and [`RosterOp`]s, which
+//!    members open. [`acl::Governance`] is a function of the set of control records.
+//! 5. Bodies are sealed under an [`EpochKey`]; a [`Wrap`] hands it to one seat.
+//! 6. [`thread::Thread`] admits what is verified once all that it names is here, and writes.
+//! 7. [`sync::Replica`] brings peers level, message by message.
+//! 8. [`cut`] finds the prefix of the total order that nothing can change any more; [`fork`] proves
+//!    that a log has two branches.
+//!
+//! State machines read through a borrowed [`store::View`] and return effects in
+//! [`thread::Changes`]; `now` and `rng` are arguments. Every byte is described in `docs/format.md`.
+//!
+//! # Features
+//!
+//! - `test-util`: [`store`]'s conformance suite for those who implement the port.
+//!
+//! # Modules
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`acl`] | who may do what |
+//! | [`cut`] | prefixes of the total order |
+//! | [`fork`] | proofs that a log has two branches |
+//! | [`store`] | the port to where rows rest, and a store in memory |
+//! | [`sync`] | sessions with peers |
+//! | [`thread`] | one thread as a peer holds it |
 
 pub mod acl;
 mod control;

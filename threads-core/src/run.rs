@@ -168,6 +168,23 @@ impl<'a> Run<'a> {
         self.signature
     }
 
+    /// The items behind the first `skip` ones, as a run of their own has them.
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError`] if an item does not decode.
+    pub(crate) fn items_behind(&self, skip: usize) -> Result<Vec<u8>, VerifyError> {
+        let mut decoder = Decoder::new(self.items);
+        decoder.array()?;
+        for _ in 0..skip {
+            decoder.skip()?;
+        }
+        let rest = self.items.get(decoder.offset()..).unwrap_or_default();
+        let mut encoder = Encoder::append_to(Vec::with_capacity(rest.len() + 3));
+        encoder.array(self.count.saturating_sub(skip)).raw(rest);
+        Ok(encoder.into_vec())
+    }
+
     /// Writes the run for the wire.
     pub fn encode(&self, encoder: &mut Encoder) {
         encoder.bytes(self.items).bytes(self.signature);

@@ -28,6 +28,7 @@ mod append;
 mod cut;
 mod load;
 mod log;
+mod pack;
 mod read;
 mod receive;
 mod roster;
@@ -36,6 +37,7 @@ mod wraps;
 pub use append::{AppendError, Appended, BODY_ENCODING};
 pub use load::LoadError;
 pub use log::{LogStatus, Parked};
+pub use pack::{LOOSE_ROWS, PACKED_BYTES_MAX};
 pub use receive::{ReceiveError, Received};
 pub use roster::{Roster, SeatFact};
 pub use wraps::TakeWrapError;
@@ -102,6 +104,8 @@ pub struct Thread {
     logs: BTreeMap<LogId, Log>,
     numbers: BTreeMap<LogId, u32>,
     ids: BTreeMap<u32, LogId>,
+    /// Logs that were proven to have two branches, and from where on.
+    forked: BTreeMap<LogId, leno_crdt_codec::Seq>,
     writer: Option<DataWriter>,
     /// The incarnation of the own data log that was given up last.
     retired: Option<u64>,

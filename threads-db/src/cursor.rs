@@ -8,8 +8,8 @@ use leno_threads_core::store::{Batch, StoreError, Table, View, scan_prefix};
 
 /// Most stretches of records of one log that may be missing below its newest folded one.
 ///
-/// Beyond it newer records are held back until some of the missing ones come: a log can only harm
-/// itself by that.
+/// Beyond it newer records are held back, until some of the missing ones have come and the log is
+/// replayed: a log can only harm itself by that.
 pub const GAPS_MAX: usize = 1 << 16;
 
 /// What a record is to a log's cursor.

@@ -58,6 +58,48 @@ const FLUSH_OPS_MIN: usize = 256;
 ///
 /// State is a function of the set of records folded. Definitions decide what it shows and how it is
 /// written, and are no part of it.
+///
+/// # Examples
+///
+/// What a crash costs:
+///
+/// ```
+/// use ipld_core::ipld;
+/// use leno_crdt_codec::{LogId, Stamp};
+/// use leno_threads_core::store::{Batch, MemoryStore, Store};
+/// use leno_threads_core::thread::Appended;
+/// use leno_threads_core::{OpRef, RecordId};
+/// use leno_threads_db::{DocumentId, Documents, Transaction};
+/// # use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+/// # let mut rng = ChaCha20Rng::seed_from_u64(1);
+/// # let (alice, log) = (OpRef { record: RecordId([1; 32]), op: 0 }, LogId([2; 32]));
+///
+/// let store = MemoryStore::new();
+/// let mut documents = Documents::load(&*store.view()?, 0)?;
+/// let id = DocumentId::natural("blue")?;
+/// for seq in 1..=2 {
+///     let view = store.view()?;
+///     let mut transaction = Transaction::new(alice, Some(log), 0);
+///     let mut writer = documents.writer(&*view, &mut transaction, &mut rng);
+///     writer.put("songs", Some(&id), &ipld!({"plays": seq}))?;
+///     documents.commit(&*view, transaction, &Appended { log, seq, stamp: Stamp(seq) })?;
+///     if seq == 1 {
+///         let mut batch = Batch::new();
+///         let flushed = documents.flush(&mut batch);
+///         futures_executor::block_on(store.commit(batch))?;
+///         documents.settle(flushed);
+///     }
+/// }
+/// assert_eq!((documents.cursor(&log), documents.newest(&log)), (1, 2));
+///
+/// // The second record was not flushed: it is to be replayed.
+/// let view = store.view()?;
+/// let mut documents = Documents::load(&*view, 0)?;
+/// assert_eq!(documents.cursor(&log), 1);
+/// let song = documents.get(&*view, "songs", &id)?.expect("it was flushed");
+/// assert_eq!(song.value, ipld!({"plays": 1}));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Documents {
     cursors: Cursors,

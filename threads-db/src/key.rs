@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn keys_sort_as_collections_and_ids_do() {
         let natural = |name: &str| DocumentId::natural(name).unwrap();
-        let mut ids = vec![
+        let mut ids = [
             ("a", DocumentId::generated([0; 16])),
             ("a", DocumentId::generated([255; 16])),
             ("a", natural("a\0")),

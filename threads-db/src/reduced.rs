@@ -256,3 +256,97 @@ fn decode_waiting(decoder: &mut Decoder<'_>) -> Result<(Place, Waiting), DecodeE
     let bytes = decoder.bytes()?.into();
     Ok((Place { stamp, dot }, Waiting { member, bytes }))
 }
+
+#[cfg(test)]
+mod tests {
+    use leno_crdt_codec::json::{Change, DocumentId, Edit, Value};
+
+    use super::*;
+    use crate::new_id;
+
+    const MEMBER: OpRef = OpRef {
+        record: RecordId([1; 32]),
+        op: 0,
+    };
+
+    fn place(seq: u64) -> Place {
+        Place {
+            stamp: Stamp(seq),
+            dot: Dot {
+                log: LogId([7; 32]),
+                seq,
+                index: 0,
+            },
+        }
+    }
+
+    fn rng() -> impl rand_core::CryptoRng {
+        use rand_chacha::rand_core::SeedableRng;
+        rand_chacha::ChaCha20Rng::seed_from_u64(1)
+    }
+
+    /// As an older version left them: a create of the author, one of somebody else, an edit, and
+    /// bytes that turn out to be no op.
+    #[test]
+    fn ops_that_waited_are_folded_by_the_version_that_knows_them() {
+        let (id, nonce) = new_id(0, MEMBER, &mut rng());
+        let other = OpRef { op: 1, ..MEMBER };
+        let edits = vec![Edit::new("plays", Change::Increment(2))];
+        let create = Op::create(id.clone(), 1, Some(nonce), Vec::new()).unwrap();
+        let stolen = Op::create(id.clone(), 9, Some(nonce), Vec::new()).unwrap();
+        let update = Op::update(id, 1, edits).unwrap();
+
+        let mut older = Reduced::default();
+        older.wait(&place(1), Some(MEMBER), 1, &create.encode());
+        older.wait(&place(2), Some(other), 4, &stolen.encode());
+        older.wait(&place(3), None, 3, &update.encode());
+        older.wait(&place(4), None, 9, b"\x81");
+        let unknown = b"\x83\x18\x63\x61a\x01";
+        older.wait(&place(5), Some(MEMBER), 99, unknown);
+        let (bytes, parts) = older.encode();
+        let (newer, is_news) = Reduced::decode(&bytes).unwrap();
+        assert_eq!((parts, is_news), (1, true));
+
+        let mut expected = Reduced::default();
+        expected.fold(&place(1), Some(MEMBER), create);
+        expected.fold(&place(3), None, update);
+        expected.wait(&place(5), Some(MEMBER), 99, unknown);
+        assert_eq!(newer, expected);
+        assert_eq!(newer.state.life(), Some(1));
+        assert_eq!(
+            Reduced::decode(&newer.encode().0),
+            Ok((newer.clone(), false))
+        );
+        assert_ne!(newer.hashed(), newer.state.encode());
+    }
+
+    #[test]
+    fn a_short_update_and_its_op_fold_alike() {
+        let id = DocumentId::natural("a").unwrap();
+        let edits = vec![Edit::new(
+            "title",
+            Change::Set(Value::text("Blue").unwrap()),
+        )];
+        let op = Op::update(id, 1, edits).unwrap();
+        let (mut short, mut long) = (Reduced::default(), Reduced::default());
+        assert_eq!(
+            short.fold_bytes(&place(1), None, SHORT_UPDATE, &op.encode()),
+            Ok(Folded::Done)
+        );
+        assert_eq!(long.fold(&place(1), None, op.clone()), Folded::Done);
+        assert_eq!(short, long);
+        // The constant is the codec's number for such an op.
+        assert_eq!(op.encode().get(1), Some(&0));
+    }
+
+    #[test]
+    fn bytes_that_are_cut_short_are_refused() {
+        let mut reduced = Reduced::default();
+        reduced.wait(&place(5), Some(MEMBER), 99, b"\x83\x18\x63\x61a\x01");
+        let (bytes, _) = reduced.encode();
+        for length in 0..bytes.len() {
+            assert!(Reduced::decode(&bytes[..length]).is_err(), "{length}");
+        }
+        assert!(Head::parts(&bytes[..4]).is_none() && Head::parts(&bytes).is_some());
+    }
+}

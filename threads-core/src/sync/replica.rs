@@ -1,4 +1,8 @@
 //! All threads of a peer and its sessions.
+#![expect(
+    clippy::result_large_err,
+    reason = "an error names peer, thread and log; it is made once per misdeed, not per record"
+)]
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +22,7 @@ use super::slot::{Joining, Slot, decode_joining, encode_joining};
 use super::step::Step;
 use crate::seal::NonceSecret;
 use crate::store::{StoreError, Table, View, scan_prefix};
-use crate::thread::{Changes, LoadError, Opened, Seat, Thread};
+use crate::thread::{Changes, LoadError, Opened, Seat, Thread, ThreadEvent};
 use crate::{SeatId, ServiceKey, ThreadId, keys};
 
 /// Where opened records of any thread go.
@@ -94,9 +98,11 @@ impl Replica {
                     let thread = Thread::load(view, number, replica.nonce_secret.clone());
                     let thread = thread.map_err(|error| match error {
                         LoadError::Store(error) => error,
-                        other => StoreError::Corrupt {
-                            what: other.to_string(),
-                        },
+                        other @ (LoadError::NotHere | LoadError::WrongGenesis) => {
+                            StoreError::Corrupt {
+                                what: other.to_string(),
+                            }
+                        }
                     })?;
                     (thread.id(), Slot::Open(Box::new(thread)))
                 }
@@ -184,7 +190,37 @@ impl Replica {
 
     /// Tells the sessions that a thread has news.
     pub fn touched(&mut self, id: ThreadId) {
-        for session in self.sessions.values_mut() {
+        self.reconsider(id, false);
+    }
+
+    /// As [`Replica::touched`], after governance changed.
+    pub(super) fn governed(&mut self, id: ThreadId) {
+        self.reconsider(id, true);
+    }
+
+    /// Wakes sessions, and asks again for logs that are open by now.
+    fn reconsider(&mut self, id: ThreadId, governed: bool) {
+        let Self {
+            sessions, slots, ..
+        } = self;
+        let thread = match slots.get(&id) {
+            Some(Slot::Open(thread)) => Some(thread.as_ref()),
+            _ => None,
+        };
+        for session in sessions.values_mut() {
+            let matched = session.matched.get_mut(&id);
+            if let (Some(matched), Some(thread)) = (matched, thread) {
+                let before = matched.unknown.len() + matched.refused.len();
+                matched.unknown.retain(|log| thread.log(log).is_none());
+                if governed {
+                    // An empty log may begin elsewhere than was known when its range was refused.
+                    let is_empty = |log: &LogId| thread.log(log).is_some_and(|it| it.tip.seq == 0);
+                    matched.refused.retain(|log| !is_empty(log));
+                }
+                if matched.unknown.len() + matched.refused.len() < before {
+                    matched.have_sent = false;
+                }
+            }
             session.wake(id);
         }
     }
@@ -312,7 +348,8 @@ impl Replica {
             }
         }
         for id in news {
-            self.touched(id);
+            let governed = (id, ThreadEvent::GovernanceChanged);
+            self.reconsider(id, changes.events.contains(&governed));
         }
         Ok(())
     }

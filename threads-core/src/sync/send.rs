@@ -231,9 +231,24 @@ fn next_range(
             what: format!("log {} lacks its last records", log.id),
         });
     };
+    // A row may begin before what the other side lacks: only the rest of it is sent.
+    let from = theirs(&log.id) + 1;
+    let skip = usize::try_from(from.saturating_sub(*first)).unwrap_or(usize::MAX);
+    let behind = match rows.first() {
+        Some((_, row)) if skip > 0 => {
+            let (_, run) = decode_row(row).map_err(damaged)?;
+            run.items_behind(skip).map_err(damaged)?
+        }
+        _ => Vec::new(),
+    };
     let mut last = 0;
     for (at, row) in &rows {
         let (_, run) = decode_row(row).map_err(damaged)?;
+        if *at < from {
+            last = at + run.count() as u64 - 1;
+            runs.push(Run::from_parts(&behind, run.signature()).map_err(damaged)?);
+            continue;
+        }
         // A row that overlaps the one before begins the next message.
         if !runs.is_empty() && *at != last + 1 {
             break;
@@ -253,7 +268,7 @@ fn next_range(
     let message = Message::Range {
         thread: matched.number,
         log: name,
-        first: *first,
+        first: from.max(*first),
         runs,
     };
     let message = message.encode();

@@ -1,4 +1,8 @@
 //! Handling one message.
+#![expect(
+    clippy::result_large_err,
+    reason = "an error names peer, thread and log; it is made once per misdeed, not per record"
+)]
 
 use leno_crdt_codec::{LogId, Seq};
 use rand_core::CryptoRng;
@@ -12,8 +16,10 @@ use super::session::{Matched, Session};
 use super::slot::Slot;
 use crate::fork::Branch;
 use crate::store::{Overlay, Table, View};
-use crate::thread::{Changes, Opened, ReceiveError, TakeWrapError, Thread, ThreadEvent, tag_of};
-use crate::{EpochId, Genesis, Role, Run, SignedHead, ThreadId, VerifyError, Wrap};
+use crate::thread::{
+    Changes, Opened, Parked, ReceiveError, TakeWrapError, Thread, ThreadEvent, tag_of,
+};
+use crate::{EpochId, Genesis, RecordRef, Role, Run, SignedHead, ThreadId, VerifyError, Wrap};
 
 /// Most urgent messages that wait for a peer; beyond that it asks too much and is cut off.
 const URGENT_MAX: usize = 1024;
@@ -299,6 +305,7 @@ impl Step<'_, '_> {
             self.replica.touched(id);
         }
         self.after_governance(id)?;
+        self.ask_about_forks(id)?;
         self.wake(id);
         match outcome {
             Ok(()) => Ok(()),
@@ -320,9 +327,10 @@ impl Step<'_, '_> {
         let answer = match &source {
             ReceiveError::Store(error) => return Err(SyncError::Store(error.clone())),
             // Governance that opens the log may come yet: vectors are exchanged again then.
+            // Nobody's fault: the record that opens it may be held, or under way from another peer.
             ReceiveError::UnknownLog { .. } => {
                 matched.unknown.insert(log);
-                None
+                return Ok(());
             }
             ReceiveError::TooManyParked { .. } | ReceiveError::NotPublished { .. } => None,
             ReceiveError::Gap { .. } => {
@@ -368,25 +376,34 @@ impl Step<'_, '_> {
         if let Some(Slot::Open(thread)) = self.replica.slots.get_mut(&id) {
             thread.wrap_missing(self.rng, self.changes);
         }
-        let Replica {
-            sessions, slots, ..
-        } = &mut *self.replica;
-        let Some(Slot::Open(thread)) = slots.get(&id) else {
-            return Ok(());
-        };
-        let is_open = |log: &LogId| thread.log(log).is_some();
-        // An empty log may begin elsewhere than was known when its first range was refused.
-        let is_empty = |log: &LogId| thread.log(log).is_some_and(|log| log.tip.seq == 0);
-        for session in sessions.values_mut() {
-            if let Some(matched) = session.matched.get_mut(&id) {
-                let before = matched.unknown.len() + matched.refused.len();
-                matched.unknown.retain(|log| !is_open(log));
-                matched.refused.retain(|log| !is_empty(log));
-                if matched.unknown.len() + matched.refused.len() < before {
-                    matched.have_sent = false;
-                }
+        self.replica.governed(id);
+        Ok(())
+    }
+
+    /// Asks about records that this range names and that differ from those which are here.
+    fn ask_about_forks(&mut self, id: ThreadId) -> Result<(), SyncError> {
+        let named: Vec<RecordRef> = self
+            .changes
+            .events
+            .iter()
+            .filter_map(|(thread, event)| {
+                let ThreadEvent::Waits { parked, .. } = event else {
+                    return None;
+                };
+                let Parked::Fork(it) = parked else {
+                    return None;
+                };
+                (*thread == id).then_some(*it)
+            })
+            .collect();
+        for it in named {
+            let matched = self.matched(id)?;
+            let thread = matched.number;
+            if matched.asked.insert(it.log, it.seq).is_none() {
+                let (log, from) = (it.log, it.seq);
+                let question = Message::Question { thread, log, from };
+                self.session("a range")?.urgent.push_back(question.encode());
             }
-            session.wake(id);
         }
         Ok(())
     }
@@ -443,9 +460,12 @@ impl Step<'_, '_> {
             let log = matched.log_of_number.get(number).copied();
             let what = "an acknowledgement of a log that was not named";
             let log = log.ok_or(SyncError::OutOfTurn { peer, what })?;
+            let tip = self.replica.thread(&id).and_then(|it| it.log(&log));
+            let tip = tip.map_or(0, |log| log.tip.seq);
+            let matched = self.matched(id)?;
             // It can keep no more than it was sent.
             let sent = matched.theirs.get(&log).copied().unwrap_or_default();
-            let seq = sent.min(*seq);
+            let seq = sent.min(tip).min(*seq);
             let acked = matched.acked.entry(log).or_default();
             *acked = seq.max(*acked);
             kept.push((log, seq));
@@ -526,6 +546,12 @@ impl Step<'_, '_> {
         if thread.own_log() == Some(log) {
             thread.publish(self.changes);
             thread.retire_log(self.changes);
+        }
+        // Records that name either branch waited for the proof.
+        let mut sink = |opened: &Opened<'_>| (self.sink)(id, opened);
+        if thread.release(self.view, self.now_millis, self.changes, &mut sink)? > 0 {
+            self.replica.touched(id);
+            self.after_governance(id)?;
         }
         Ok(())
     }

@@ -16,6 +16,17 @@ use crate::{EpochId, KeyRef, Record, RecordRef, Sealer, SeatId, Stamp, Tip, Veri
 enum Judgement {
     Good(Option<Frontier>),
     Waits(Parked),
+    /// Put aside, with the control frontier of its chain as far as that is good.
+    Bad(Quarantine, Option<Frontier>),
+}
+
+/// What is known of a record that another one names.
+enum Named<'a> {
+    /// It is here, and its log.
+    Here(&'a Log),
+    /// Its log has two branches at its place.
+    OnForkedLog,
+    Waits(Parked),
     Bad(Quarantine),
 }
 
@@ -65,13 +76,14 @@ impl Thread {
     fn is_ready(&self, log: &Log, now_millis: u64) -> bool {
         match log.parked {
             None => true,
-            Some(Parked::Dep(it) | Parked::Control(it)) => self
-                .logs
-                .get(&it.log)
-                .is_some_and(|named| named.admitted >= it.seq),
+            Some(Parked::Dep(it) | Parked::Control(it)) => {
+                let named = self.logs.get(&it.log);
+                named.is_some_and(|named| named.admitted >= it.seq) || self.is_forked_at(&it)
+            }
             Some(Parked::Time(stamp)) => {
                 stamp.millis() <= now_millis.saturating_add(SKEW_MILLIS_MAX)
             }
+            Some(Parked::Fork(it)) => self.is_forked_at(&it),
             Some(Parked::Version) => false,
         }
     }
@@ -160,14 +172,14 @@ impl Thread {
                             author,
                             &mut sealer,
                         ) {
-                            Some(reason) => Judgement::Bad(reason),
+                            Some(reason) => Judgement::Bad(reason, frontier),
                             None => Judgement::Good(frontier),
                         }
                     } else {
-                        Judgement::Bad(Quarantine::NoSuchEpoch)
+                        Judgement::Bad(Quarantine::NoSuchEpoch, frontier)
                     }
                 }
-                other => other,
+                other @ (Judgement::Waits(_) | Judgement::Bad(..)) => other,
             };
             match judgement {
                 Judgement::Good(frontier) => {
@@ -185,7 +197,11 @@ impl Thread {
                         .tell(self.id, ThreadEvent::Waits { log: id, parked });
                     break;
                 }
-                Judgement::Bad(reason) => {
+                Judgement::Bad(reason, frontier) => {
+                    // It is put aside alone: what it has seen, its successors need not repeat.
+                    if let Some(frontier) = frontier {
+                        self.note_step(log, record.seq, frontier, admission.changes);
+                    }
                     let record = RecordRef {
                         log: id,
                         seq: record.seq,
@@ -248,7 +264,7 @@ impl Thread {
             return Ok(Judgement::Waits(Parked::Time(record.stamp)));
         }
         if log.expires.is_some_and(|expires| record.stamp > expires) {
-            return Ok(Judgement::Bad(Quarantine::Expired));
+            return Ok(Judgement::Bad(Quarantine::Expired, None));
         }
         if record.deps.is_empty() && record.control.is_empty() {
             return Ok(Judgement::Good(None));
@@ -256,61 +272,74 @@ impl Thread {
         let overlay = Overlay::new(admission.view, &admission.changes.batch);
         let mut frontier = log.frontier.clone();
         for it in &record.control {
-            let named = match self.named(&overlay, *it, true, record.stamp)? {
-                Ok(named) => named,
-                Err(judgement) => return Ok(judgement),
-            };
-            let past = self.frontier_at(&overlay, named, it.seq)?;
-            frontier.merge(&past);
+            match self.named(&overlay, *it, true, record.stamp)? {
+                Named::Here(named) => {
+                    let past = self.frontier_at(&overlay, named, it.seq)?;
+                    frontier.merge(&past);
+                }
+                Named::OnForkedLog => {}
+                Named::Waits(parked) => return Ok(Judgement::Waits(parked)),
+                Named::Bad(reason) => return Ok(Judgement::Bad(reason, None)),
+            }
             frontier.raise(it.log, it.seq);
         }
         for it in &record.deps {
             // Its log must be open where the record stands, by the record's own past: else its
             // author made it up, and there is nothing to wait for.
             if !self.is_open_at(&it.log, &frontier) {
-                return Ok(Judgement::Bad(Quarantine::BadReference));
+                return Ok(Judgement::Bad(Quarantine::BadReference, Some(frontier)));
             }
-            let named = match self.named(&overlay, *it, false, record.stamp)? {
-                Ok(named) => named,
-                Err(judgement) => return Ok(judgement),
-            };
-            let past = self.frontier_at(&overlay, named, it.seq)?;
-            if !frontier.covers(&past) {
-                return Ok(Judgement::Bad(Quarantine::FrontierTooOld));
+            match self.named(&overlay, *it, false, record.stamp)? {
+                Named::Here(named) => {
+                    let past = self.frontier_at(&overlay, named, it.seq)?;
+                    if !frontier.covers(&past) {
+                        return Ok(Judgement::Bad(Quarantine::FrontierTooOld, Some(frontier)));
+                    }
+                }
+                Named::OnForkedLog => {}
+                Named::Waits(parked) => return Ok(Judgement::Waits(parked)),
+                Named::Bad(reason) => return Ok(Judgement::Bad(reason, Some(frontier))),
             }
         }
         Ok(Judgement::Good(Some(frontier)))
     }
 
-    /// The log of a record that another one names, if the record is there and admitted.
+    /// Looks up a record that another one names.
     fn named(
         &self,
         view: &dyn View,
         it: RecordRef,
         is_control: bool,
         stamp: Stamp,
-    ) -> Result<Result<&Log, Judgement>, StoreError> {
-        let bad = |reason| Ok(Err(Judgement::Bad(reason)));
-        let waits = if is_control {
-            Parked::Control(it)
-        } else {
-            Parked::Dep(it)
-        };
+    ) -> Result<Named<'_>, StoreError> {
+        // Two peers may hold two branches, so nothing of either is compared, on any peer.
+        if self.is_forked_at(&it) {
+            return Ok(Named::OnForkedLog);
+        }
         let Some(named) = self
             .logs
             .get(&it.log)
             .filter(|named| named.admitted >= it.seq)
         else {
-            return Ok(Err(Judgement::Waits(waits)));
+            return Ok(Named::Waits(if is_control {
+                Parked::Control(it)
+            } else {
+                Parked::Dep(it)
+            }));
         };
         if named.is_control != is_control {
-            return bad(Quarantine::BadReference);
+            return Ok(Named::Bad(Quarantine::BadReference));
         }
-        match self.place_of(view, it.log, named, it.seq)? {
-            Some((id, at)) if id == it.id && at < stamp => Ok(Ok(named)),
-            Some((id, _)) if id == it.id => bad(Quarantine::StampNotAbove),
-            _ => bad(Quarantine::BadReference),
-        }
+        Ok(match self.place_of(view, it.log, named, it.seq)? {
+            Some((id, at)) if id == it.id && at < stamp => Named::Here(named),
+            Some((id, _)) if id == it.id => Named::Bad(Quarantine::StampNotAbove),
+            // Made up, or of another branch: a proof of the fork tells.
+            _ => Named::Waits(Parked::Fork(it)),
+        })
+    }
+
+    fn is_forked_at(&self, it: &RecordRef) -> bool {
+        self.forked.get(&it.log).is_some_and(|seq| *seq <= it.seq)
     }
 
     /// Tells whether a data log is open for whoever has seen a control frontier.
@@ -341,7 +370,7 @@ impl Thread {
     }
 
     /// Opens a data record's body and hands it on; returns why not, if it is the record's fault.
-    #[allow(
+    #[expect(
         clippy::too_many_arguments,
         reason = "the hot path borrows its parts separately"
     )]
@@ -399,16 +428,16 @@ impl Thread {
         mut past: Frontier,
     ) -> Judgement {
         let Some(sealer) = self.sealer(id, None).cloned() else {
-            return Judgement::Bad(Quarantine::DoesNotOpen);
+            return Judgement::Bad(Quarantine::DoesNotOpen, Some(past));
         };
         let mut frame = Vec::new();
         if sealer.open(context, record.body, &mut frame).is_err() {
-            return Judgement::Bad(Quarantine::DoesNotOpen);
+            return Judgement::Bad(Quarantine::DoesNotOpen, Some(past));
         }
         let ops = match decode_frame(&frame) {
             Ok(ops) => ops,
             Err(ControlError::Unknown) => return Judgement::Waits(Parked::Version),
-            Err(_) => return Judgement::Bad(Quarantine::Malformed),
+            Err(_) => return Judgement::Bad(Quarantine::Malformed, Some(past)),
         };
         let place = RecordRef {
             log: id,

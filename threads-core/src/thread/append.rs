@@ -254,7 +254,7 @@ impl Thread {
         )
     }
 
-    #[allow(
+    #[expect(
         clippy::too_many_arguments,
         reason = "internal: the first record of a thread differs"
     )]
@@ -468,7 +468,7 @@ impl Thread {
     }
 
     /// What became visible since the last record of the own data log.
-    #[allow(
+    #[expect(
         clippy::type_complexity,
         reason = "deps, control and the frontier that they make"
     )]

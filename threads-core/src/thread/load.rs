@@ -50,7 +50,7 @@ impl Thread {
     /// # Errors
     ///
     /// [`AppendError`] if the first control record cannot be written.
-    #[allow(
+    #[expect(
         clippy::too_many_arguments,
         reason = "everything that a thread begins with"
     )]
@@ -144,6 +144,7 @@ impl Thread {
             logs: BTreeMap::new(),
             numbers: BTreeMap::new(),
             ids: BTreeMap::new(),
+            forked: BTreeMap::new(),
             writer: None,
             retired: None,
             admissions: 0,
@@ -225,6 +226,8 @@ impl Thread {
         let logs = thread.load_logs(view)?;
         thread.load_control(view)?;
         thread.wrapped = wrapped(view, number)?;
+        let forks = thread.forks(view)?;
+        thread.forked = forks.iter().map(|it| (it.log(), it.seq())).collect();
         for (id, mut log) in logs {
             thread.newest = thread.newest.max(log.admitted_stamp);
             if log.tip.seq == 0 {

@@ -27,6 +27,9 @@ pub enum Parked {
     Control(RecordRef),
     /// A time at which its stamp is no longer too far ahead.
     Time(Stamp),
+    /// A proof that the log of a record that it names has two branches there: another record is here
+    /// at that place.
+    Fork(RecordRef),
     /// A version of this software that knows its ops.
     Version,
 }
@@ -85,6 +88,8 @@ pub(super) struct Log {
     pub(super) seen: Frontier,
     /// The first admitted record whose key was missing.
     pub(super) gap: Option<Seq>,
+    /// Rows that were stored since the log was packed, as far as this run of the program knows.
+    pub(super) loose: u32,
     /// Ends of the newest runs.
     recent: VecDeque<(Seq, RecordId, Stamp)>,
     /// Stamps above this are beyond the grant that the log writes under.
@@ -108,6 +113,7 @@ impl Log {
             steps: VecDeque::new(),
             seen: Frontier::new(),
             gap: None,
+            loose: 0,
             recent: VecDeque::new(),
             expires: None,
         };
@@ -164,6 +170,7 @@ impl Log {
     pub(super) fn advance(&mut self, head: SignedHead, tip: Tip) {
         self.tip = tip;
         self.head = Some(head);
+        self.loose = self.loose.saturating_add(1);
         self.remember(tip.seq, tip.id, tip.stamp);
     }
 
@@ -272,6 +279,7 @@ impl Log {
             steps: VecDeque::new(),
             seen,
             gap,
+            loose: 0,
             recent: VecDeque::new(),
             expires: None,
         };

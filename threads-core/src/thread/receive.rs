@@ -286,7 +286,7 @@ impl Thread {
 
     /// A run that overlaps with what is here must agree with it.
     fn check_branch(
-        &self,
+        &mut self,
         admission: &mut Admission<'_, '_>,
         log: LogId,
         run: &VerifiedRun<'_>,
@@ -361,19 +361,19 @@ impl Thread {
     ///
     /// [`StoreError`] if the store fails.
     pub(crate) fn find_fork(
-        &self,
+        &mut self,
         view: &dyn View,
         log: LogId,
         from: Seq,
         theirs: Branch,
         changes: &mut Changes,
     ) -> Result<bool, StoreError> {
-        let overlay = Overlay::new(view, &changes.batch);
         let mut from = from;
         let mut theirs = theirs;
         // Each step compares with one run of this side; the other side's ends within 1,024 records.
         loop {
             let starts_there = theirs.headers.first().map(|it| it.context.seq) == Some(from);
+            let overlay = Overlay::new(view, &changes.batch);
             let Some(ours) = self.branch(&overlay, &log, from)?.filter(|_| starts_there) else {
                 return Ok(false);
             };
@@ -389,7 +389,7 @@ impl Thread {
                 let Ok(proof) = ForkProof::new(tail(ours), theirs) else {
                     return Ok(false);
                 };
-                self.keep_fork(view, proof, changes)?;
+                self.keep_fork(proof, changes);
                 return Ok(true);
             }
             from += same as u64;
@@ -397,24 +397,17 @@ impl Thread {
     }
 
     /// Keeps the evidence of a fork, once per log.
-    fn keep_fork(
-        &self,
-        view: &dyn View,
-        proof: ForkProof,
-        changes: &mut Changes,
-    ) -> Result<(), StoreError> {
+    fn keep_fork(&mut self, proof: ForkProof, changes: &mut Changes) {
         let key = keys::suffixed(self.number, &[&proof.log().0]);
-        let overlay = Overlay::new(view, &changes.batch);
-        let kept = overlay.get(Table::Evidence, &key)?;
-        let kept = kept.and_then(|row| ForkProof::decode(&row).ok());
         // One proof says all; of two the one nearer to the common prefix says more.
-        if kept.is_some_and(|kept| kept.seq() <= proof.seq()) {
-            return Ok(());
+        let kept = self.forked.get(&proof.log());
+        if kept.is_some_and(|kept| *kept <= proof.seq()) {
+            return;
         }
+        self.forked.insert(proof.log(), proof.seq());
         changes.batch.put(Table::Evidence, key, proof.encode());
         changes.tell(self.id, ThreadEvent::Forked { log: proof.log() });
         changes.forks.push(proof);
-        Ok(())
     }
 
     /// The forks that were found, one proof per log.

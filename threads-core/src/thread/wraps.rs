@@ -273,10 +273,10 @@ impl Thread {
                 match record.key {
                     KeyRef::Control { roster: Some(of) } if of == epoch => {
                         let sealed = record.roster.unwrap_or_default();
-                        if let Some(roster) = self.open_roster(id, of, sealed, context) {
-                            if self.take_late_roster(view, record.id, &roster, changes)? {
-                                changes.tell(self.id, ThreadEvent::RosterChanged);
-                            }
+                        if let Some(roster) = self.open_roster(id, of, sealed, context)
+                            && self.take_late_roster(view, record.id, &roster, changes)?
+                        {
+                            changes.tell(self.id, ThreadEvent::RosterChanged);
                         }
                     }
                     KeyRef::Data { domain, epoch: of } if of == epoch => {

@@ -1,5 +1,11 @@
 //! Scenarios and properties of threads: records, governance and sync, without I/O.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "helpers of tests, which may panic as the tests do"
+)]
+
 mod clock;
 mod convergence;
 mod cut;
@@ -7,7 +13,10 @@ mod forgery;
 mod forks;
 mod governance;
 mod hostile;
+mod pack;
 mod parked;
 mod size;
 mod sync;
 mod util;
+mod vectors;
+mod wycheproof;

@@ -29,6 +29,13 @@ fn runs_of(peer: &Peer, id: ThreadId, log: LogId) -> Vec<crate::util::OwnedRun> 
         .collect()
 }
 
+fn copy_of(peer: &Peer) -> Peer {
+    let mut copy = Peer::new(8);
+    copy.store = crate::util::backup(&peer.store);
+    copy.restart();
+    copy
+}
+
 fn writer(peer: &Peer, id: ThreadId) -> (Secrets, LogId) {
     (secrets(peer, id), peer.thread(id).own_log().unwrap())
 }
@@ -96,7 +103,7 @@ fn missing_control_record_holds_what_names_it() {
 }
 
 /// A dep on a log that nobody opened is its author's error at once; one on a record that an open
-/// log never had blocks its author's log, and no other.
+/// log never had, or that differs from what is there, blocks its author's log, and no other.
 #[test]
 fn invented_deps_block_only_their_authors_log() {
     let (mut peers, id) = world();
@@ -128,16 +135,22 @@ fn invented_deps_block_only_their_authors_log() {
     never.deps = vec![invented(carols, 99)];
     let after = keys.text(stamp(103), "stuck");
     let signer = keys.writer.as_ref().unwrap();
-    let (run, _) = keys.craft(id, signer, &tip, &[nobody, wrong, never, after]);
+    let mut other = copy_of(dave);
+    let (run, _) = keys.craft(id, signer, &tip, &[nobody, never, after]);
     let received = dave.take(id, log, &run).unwrap();
-    assert_eq!((received.stored, received.admitted), (4, 2));
+    assert_eq!((received.stored, received.admitted), (3, 1));
     let parked = dave.thread(id).log(&log).unwrap().parked;
     assert_eq!(parked, Some(Parked::Dep(invented(carols, 99))));
+    wrong.control.clone_from(&control);
+    let (run, _) = keys.craft(id, signer, &tip, &[wrong]);
+    other.take(id, log, &run).unwrap();
+    let parked = other.thread(id).log(&log).unwrap().parked;
+    assert_eq!(parked, Some(Parked::Fork(invented(carols, 1))));
     let view = dave.store.view().unwrap();
     let quarantined = dave.thread(id).quarantined(&*view).unwrap();
     let reasons: Vec<_> = quarantined.iter().map(|(at, why)| (at.seq, *why)).collect();
     let bad = Quarantine::BadReference;
-    assert_eq!(reasons, [(2, bad), (3, bad)]);
+    assert_eq!(reasons, [(2, bad)]);
     drop(view);
     // Everybody else goes on.
     carol.write(id, "c2");

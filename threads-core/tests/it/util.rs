@@ -267,7 +267,7 @@ pub(crate) fn connect(a: &mut Peer, b: &mut Peer) {
 
 /// Lets two connected peers talk until both are silent.
 pub(crate) fn talk(a: &mut Peer, b: &mut Peer) -> usize {
-    talk_through(a, b, |bytes| Some(bytes))
+    talk_through(a, b, Some)
 }
 
 /// As [`talk`], with a hand on the messages from `a` to `b`.

@@ -42,6 +42,9 @@ enum Source<'a> {
     Row(&'a [u8]),
 }
 
+/// Called with each document until it says that it has enough.
+type Visit<'a> = &'a mut dyn FnMut(&[u8], Source<'_>) -> Result<bool, StoreError>;
+
 impl Documents {
     /// Reads one document.
     ///
@@ -231,7 +234,7 @@ impl Documents {
         view: &dyn View,
         staging: &Staging<'_>,
         (from, to): (Bound<&[u8]>, Bound<&[u8]>),
-        visit: &mut dyn FnMut(&[u8], Source<'_>) -> Result<bool, StoreError>,
+        visit: Visit<'_>,
     ) -> Result<(), StoreError> {
         let staged = staging
             .range::<[u8], _>((from, to))
@@ -242,7 +245,7 @@ impl Documents {
         let mut from = match from {
             // All keys of documents of the thread; the number alone is below them.
             Bound::Unbounded => Bound::Excluded(row_key(&[])),
-            from => from.map(row_key),
+            Bound::Included(_) | Bound::Excluded(_) => from.map(row_key),
         };
         let mut outcome = Ok(true);
         loop {
@@ -303,7 +306,7 @@ type Newer<'a> = (&'a [u8], &'a Reduced);
 fn visit_below<'a>(
     newer: &mut Peekable<impl Iterator<Item = Newer<'a>>>,
     key: &[u8],
-    visit: &mut dyn FnMut(&[u8], Source<'_>) -> Result<bool, StoreError>,
+    visit: Visit<'_>,
 ) -> Result<bool, StoreError> {
     while let Some((key, reduced)) = newer.next_if(|(newer, _)| *newer < key) {
         if !visit(key, Source::Memory(reduced))? {

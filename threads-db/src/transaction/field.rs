@@ -136,7 +136,11 @@ impl Writer<'_> {
                 FieldChange::Increment(by) => plain(Change::Increment(*by)),
                 FieldChange::Max(value) => plain(Change::Max(Value::new(value)?)),
                 FieldChange::Min(value) => plain(Change::Min(Value::new(value)?)),
-                _ => {
+                FieldChange::Add(_)
+                | FieldChange::Remove(_)
+                | FieldChange::Insert { .. }
+                | FieldChange::Replace { .. }
+                | FieldChange::Take { .. } => {
                     let (first, inner) = path
                         .split_first()
                         .map_or(("", &[][..]), |(first, inner)| (first.as_str(), inner));

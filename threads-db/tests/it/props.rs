@@ -36,7 +36,11 @@ enum Write {
 
 /// Six names for documents, three in each collection; the later ones of generated documents.
 fn target(peer: &Peer, pick: u8) -> (&'static str, DocumentId) {
-    let collection = if pick % 2 == 0 { "songs" } else { "bands" };
+    let collection = if pick.is_multiple_of(2) {
+        "songs"
+    } else {
+        "bands"
+    };
     let name = ["a", "b", "ab"][usize::from(pick / 2) % 3];
     if pick >= 6 {
         let view = peer.store.view().unwrap();

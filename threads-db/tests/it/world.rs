@@ -87,7 +87,8 @@ pub(crate) struct Peer {
     pub(crate) stamp: u64,
     pub(crate) rng: ChaCha20Rng,
     pub(crate) budget: Option<usize>,
-    unsettled: Vec<Flushed>,
+    /// Batches that are not committed yet, in order.
+    under_way: Vec<(Batch, Flushed)>,
 }
 
 impl Peer {
@@ -103,7 +104,7 @@ impl Peer {
             stamp: 0,
             rng: ChaCha20Rng::seed_from_u64(writer.into()),
             budget: None,
-            unsettled: Vec::new(),
+            under_way: Vec::new(),
         };
         peer.define();
         peer
@@ -171,21 +172,32 @@ impl Peer {
         self.flush_if_needed();
     }
 
+    /// What comes with the records of the same commit is durable as soon as they are.
     fn flush_if_needed(&mut self) {
         if self.documents.needs_flush() {
             self.flush();
+            self.commit();
         }
     }
 
+    /// Flushes into a batch that is committed later.
     pub(crate) fn flush(&mut self) {
         let mut batch = Batch::new();
         let flushed = self.documents.flush(&mut batch);
-        block_on(self.store.commit(batch)).unwrap();
-        self.unsettled.push(flushed);
+        self.under_way.push((batch, flushed));
     }
 
+    /// Commits what is under way, but does not say so.
+    fn commit(&mut self) {
+        for (batch, _) in &mut self.under_way {
+            block_on(self.store.commit(std::mem::take(batch))).unwrap();
+        }
+    }
+
+    /// Commits what is under way.
     pub(crate) fn settle(&mut self) {
-        for flushed in std::mem::take(&mut self.unsettled) {
+        self.commit();
+        for (_, flushed) in std::mem::take(&mut self.under_way) {
             self.documents.settle(flushed);
         }
     }
@@ -195,7 +207,7 @@ impl Peer {
         let view = self.store.view().unwrap();
         self.documents = Documents::load(&*view, THREAD).unwrap();
         drop(view);
-        self.unsettled.clear();
+        self.under_way.clear();
         self.documents.set_budget(self.budget.unwrap_or(usize::MAX));
         self.define();
         let logs: BTreeSet<_> = self.admitted.iter().map(|it| it.log).collect();

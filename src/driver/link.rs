@@ -1,0 +1,128 @@
+//! What the network reports, within a step.
+
+use std::collections::BTreeMap;
+
+use leno_threads_core::sync::{PeerKey, SyncError};
+use leno_transport_trait::{Event as NetEvent, PeerId};
+
+use super::dial::Dials;
+use crate::event::Event;
+use crate::work::{Core, Work};
+
+/// A live connection to a peer.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// The transport's number of it.
+    pub(super) number: u64,
+    /// Whether a message is being sent.
+    pub(super) is_sending: bool,
+}
+
+/// The connections, and whom to hang up on at the end of the step.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    pub(super) live: BTreeMap<PeerKey, Link>,
+    pub(super) unwanted: Vec<PeerKey>,
+}
+
+impl Links {
+    /// The connection with this number, unless it is over.
+    pub(super) fn link_mut(&mut self, peer: &PeerKey, number: u64) -> Option<&mut Link> {
+        self.live.get_mut(peer).filter(|link| link.number == number)
+    }
+
+    /// Ends all sessions.
+    pub(super) fn hang_up_all(&mut self, work: &mut Work<'_>) {
+        for peer in self.live.keys().copied().collect::<Vec<_>>() {
+            self.hang_up(work, peer, "this peer was paused");
+        }
+    }
+
+    /// Ends a session: nothing more of it is looked at, and the transport hangs up after the step.
+    fn hang_up(&mut self, work: &mut Work<'_>, peer: PeerKey, reason: &str) {
+        self.unwanted.push(peer);
+        self.end(work, peer, reason);
+    }
+
+    fn end(&mut self, work: &mut Work<'_>, peer: PeerKey, reason: &str) {
+        self.live.remove(&peer);
+        work.core.replica.disconnected(&peer);
+        work.core.told.retain(|(of, _), _| *of != peer);
+        work.events.push(Event::Disconnected {
+            peer: PeerId(peer.0),
+            reason: reason.to_owned(),
+        });
+    }
+
+    pub(super) fn handle(&mut self, work: &mut Work<'_>, dials: &mut Dials, event: NetEvent) {
+        match event {
+            NetEvent::Connected { peer, .. } if work.core.paused => {
+                self.unwanted.push(PeerKey(peer.0));
+            }
+            NetEvent::Connected { peer, link } => {
+                let key = PeerKey(peer.0);
+                let link = Link {
+                    number: link,
+                    is_sending: false,
+                };
+                self.live.insert(key, link);
+                let Core { replica, rng, .. } = &mut *work.core;
+                replica.connected(key, rng);
+                work.events.push(Event::Connected { peer });
+            }
+            NetEvent::Disconnected { peer, link, reason } => {
+                let key = PeerKey(peer.0);
+                // If it is not known, this side hung up.
+                if self.link_mut(&key, link).is_some() {
+                    self.end(work, key, &reason.to_string());
+                    dials.lost(&key, work.now_millis);
+                }
+            }
+            NetEvent::Message { from, link, bytes } => {
+                let key = PeerKey(from.0);
+                if self.link_mut(&key, link).is_some() {
+                    self.message(work, key, &bytes);
+                }
+            }
+        }
+    }
+
+    fn message(&mut self, work: &mut Work<'_>, key: PeerKey, bytes: &[u8]) {
+        let outcome = work.handle_message(key, bytes);
+        if !work.core.subscribers.is_empty() {
+            // A message does not say outside of its session which thread it is about. What is
+            // announced and what comes may share a step, so each is looked at.
+            for thread in work.core.replica.ids().collect::<Vec<_>>() {
+                work.note_progress(key, thread);
+            }
+        }
+        let error = match outcome {
+            Ok(()) => return,
+            Err(SyncError::Store(error)) => {
+                *work.broken = Some(error);
+                return;
+            }
+            Err(error) => error,
+        };
+        let (text, ends) = (with_causes(&error), error.ends_session());
+        work.events.push(Event::Refused {
+            peer: PeerId(key.0),
+            error: text,
+        });
+        if ends {
+            self.hang_up(work, key, "it broke the protocol");
+        }
+    }
+}
+
+/// An error and its causes in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,72 @@
+//! Packing changes rows, and nothing that anybody can see.
+
+use std::ops::ControlFlow;
+
+use leno_threads_core::store::{Store, Table, scan_prefix};
+use leno_threads_core::thread::PACKED_BYTES_MAX;
+use leno_threads_core::{Role, ThreadId};
+
+use crate::util::{Peer, level, sync};
+
+fn rows(peer: &Peer) -> Vec<usize> {
+    let view = peer.store.view().unwrap();
+    let mut rows = Vec::new();
+    scan_prefix(&*view, Table::Runs, &[], &mut |_, row| {
+        rows.push(row.len());
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    rows
+}
+
+fn pack(peer: &mut Peer, id: ThreadId) -> usize {
+    peer.step(|replica, view, _, changes| {
+        let thread = replica.thread_mut(&id).unwrap();
+        let log = thread.own_log().unwrap();
+        thread.pack(view, &log, changes).unwrap()
+    })
+}
+
+#[test]
+fn packed_log_is_shorter_and_reads_the_same() {
+    let (mut alice, mut bob, mut carol) = (Peer::new(1), Peer::new(2), Peer::new(3));
+    let id = alice.create();
+    alice.seat(&mut bob, id, Role::Reader);
+    alice.seat(&mut carol, id, Role::Reader);
+    for number in 0..300 {
+        alice.write(id, &format!("song {number}"));
+    }
+    sync(&mut alice, &mut bob);
+    for number in 300..1_500 {
+        alice.write(id, &format!("song {number}"));
+    }
+    let before = rows(&alice);
+    assert_eq!(pack(&mut alice, id), 1_497, "1,500 rows become three");
+    let after = rows(&alice);
+    assert!(
+        after.iter().all(|row| *row <= PACKED_BYTES_MAX),
+        "{after:?}"
+    );
+    let sum = |rows: &[usize]| rows.iter().sum::<usize>();
+    assert!(
+        sum(&after) * 2 < sum(&before),
+        "{} to {}",
+        sum(&before),
+        sum(&after)
+    );
+    assert_eq!(pack(&mut alice, id), 0, "packed already");
+
+    // Bob stands within the first packed row, Carol is new.
+    alice.restart();
+    let bytes = sync(&mut alice, &mut bob);
+    assert!(bytes < sum(&after), "only what Bob lacks is sent: {bytes}");
+    sync(&mut alice, &mut carol);
+    alice.write(id, "after packing");
+    sync(&mut alice, &mut bob);
+    sync(&mut bob, &mut carol);
+    for peer in [&bob, &carol] {
+        assert!(peer.errors.is_empty(), "{:?}", peer.errors);
+        assert_eq!(peer.reads(id), alice.reads(id));
+    }
+    assert!(level(&bob, &carol, id));
+}
