@@ -323,8 +323,10 @@ pub(crate) fn member_of_log(thread: &Thread, log: &LogId) -> Option<OpRef> {
 
 /// The number of the member to whom a grant was given.
 pub(crate) fn member_of_grant(thread: &Thread, grant: OpRef) -> Option<OpRef> {
-    let found = thread.governance().grant_named(&grant)?;
-    Some(found.op.line.unwrap_or(grant))
+    thread
+        .governance()
+        .grant_named(&grant)
+        .map(|grant| grant.line)
 }
 
 /// Loads documents and folds what was admitted after their last flush.

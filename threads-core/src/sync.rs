@@ -25,7 +25,7 @@ mod step;
 
 pub use error::SyncError;
 pub use message::{
-    EPOCHS_MAX, HaveLog, LOGS_MAX, LogName, Message, RANGE_BYTES, SHORT_HASH_BYTES,
+    AckLog, EPOCHS_MAX, HaveLog, LOGS_MAX, LogName, Message, RANGE_BYTES, SHORT_HASH_BYTES,
     SYNC_MESSAGE_BYTES_MAX, SYNC_VERSION, TAGS_MAX, Tag, WRAPS_MAX,
 };
 pub use replica::{Level, Progress, Replica, ReplicaSink};

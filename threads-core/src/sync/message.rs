@@ -49,6 +49,18 @@ pub struct HaveLog {
     pub hash: [u8; SHORT_HASH_BYTES],
 }
 
+/// What became of the ranges of a log.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct AckLog {
+    /// The log, by the number that the receiver of the acknowledgement gave it.
+    pub number: u32,
+    /// Its newest record that is durable at the sender.
+    pub seq: Seq,
+    /// How many ranges of it were looked at since the session began, taken in or not: what is beyond
+    /// was under way.
+    pub ranges: u64,
+}
+
 /// Names a log in a range.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum LogName {
@@ -120,8 +132,8 @@ pub enum Message<'a> {
     Ack {
         /// The thread.
         thread: u32,
-        /// Log number and newest durable record.
-        logs: Vec<(u32, Seq)>,
+        /// One line per log.
+        logs: Vec<AckLog>,
     },
     /// 8: the sender's branch of a log, in answer to a question.
     Branch {
@@ -254,8 +266,12 @@ impl<'a> Message<'a> {
             Self::Ack { thread, logs } => {
                 begin(3, 7);
                 encoder.uint((*thread).into()).array(logs.len());
-                for (log, seq) in logs {
-                    encoder.array(2).uint((*log).into()).uint(*seq);
+                for it in logs {
+                    encoder
+                        .array(3)
+                        .uint(it.number.into())
+                        .uint(it.seq)
+                        .uint(it.ranges);
                 }
             }
             Self::Branch {
@@ -403,8 +419,13 @@ fn decode_body<'a>(decoder: &mut Decoder<'a>, kind: u64) -> Result<Message<'a>, 
         7 => {
             let mut logs = Vec::new();
             for _ in 0..decoder.array_up_to(LOGS_MAX)? {
-                decoder.array_of(2)?;
-                logs.push((decoder.u32()?, decoder.uint()?));
+                decoder.array_of(3)?;
+                let (number, seq) = (decoder.u32()?, decoder.uint()?);
+                logs.push(AckLog {
+                    number,
+                    seq,
+                    ranges: decoder.uint()?,
+                });
             }
             Message::Ack { thread, logs }
         }

@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use leno_crdt_codec::{LogId, Seq};
 
 use super::message::{
-    EPOCHS_MAX, HaveLog, LOGS_MAX, LogName, Message, RANGE_BYTES, SYNC_MESSAGE_BYTES_MAX, WRAPS_MAX,
+    AckLog, EPOCHS_MAX, HaveLog, LOGS_MAX, LogName, Message, RANGE_BYTES, SYNC_MESSAGE_BYTES_MAX,
+    WRAPS_MAX,
 };
 use super::session::{Matched, Session};
 use crate::run::decode_row;
@@ -62,7 +63,14 @@ fn next_in(
 ) -> Result<Option<Vec<u8>>, StoreError> {
     let number = matched.number;
     if !matched.acks.is_empty() {
-        let logs = std::mem::take(&mut matched.acks).into_iter().collect();
+        let acks = std::mem::take(&mut matched.acks).into_iter();
+        let ranges = |number: &u32| matched.ranges_in.get(number).copied().unwrap_or_default();
+        let ack = |(number, seq)| AckLog {
+            number,
+            seq,
+            ranges: ranges(&number),
+        };
+        let logs = acks.map(ack).collect();
         return Ok(Some(
             Message::Ack {
                 thread: number,
@@ -273,5 +281,7 @@ fn next_range(
     };
     let message = message.encode();
     matched.theirs.insert(log.id, last);
+    let out = matched.ranges_out.entry(log.id).or_default();
+    *out = (out.0 + 1, last);
     Ok(Some(message))
 }

@@ -61,6 +61,12 @@ pub(super) struct Matched {
     pub(super) known_in: BTreeSet<LogId>,
     /// What the next acknowledgement says, by the other side's log numbers.
     pub(super) acks: BTreeMap<u32, Seq>,
+    /// How many ranges of each log were looked at, by the other side's log numbers.
+    pub(super) ranges_in: BTreeMap<u32, u64>,
+    /// How many ranges of each log were sent, and the last record of the last one.
+    pub(super) ranges_out: BTreeMap<LogId, (u64, Seq)>,
+    /// How many of them the other side looked at.
+    pub(super) ranges_done: BTreeMap<LogId, u64>,
     pub(super) wraps_sent: BTreeSet<(EpochId, SeatId, WrapTag)>,
     /// Keys that were wrapped anew because the other side asked.
     pub(super) wrapped_anew: BTreeSet<EpochId>,
@@ -161,6 +167,16 @@ impl Session {
 }
 
 impl Matched {
+    /// The last record of each log that is under way to the other side.
+    pub(super) fn under_way(&self) -> impl Iterator<Item = (LogId, Seq)> + '_ {
+        let done = |log: &LogId| self.ranges_done.get(log).copied().unwrap_or_default();
+        let sent = self
+            .ranges_out
+            .iter()
+            .filter(move |(log, (sent, _))| *sent > done(log));
+        sent.map(|(log, (_, last))| (*log, *last))
+    }
+
     /// Begins anew: vectors are exchanged again.
     pub(super) fn refresh(&mut self) {
         self.have_sent = false;

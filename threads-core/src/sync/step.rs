@@ -9,7 +9,7 @@ use rand_core::CryptoRng;
 
 use super::PeerKey;
 use super::error::SyncError;
-use super::message::{HaveLog, LOGS_MAX, LogName, Message, TAGS_MAX};
+use super::message::{AckLog, HaveLog, LOGS_MAX, LogName, Message, TAGS_MAX};
 use super::offer::{offer_in, take_tags};
 use super::replica::{Replica, ReplicaSink, outbox_key};
 use super::session::{Matched, Session};
@@ -212,6 +212,11 @@ impl Step<'_, '_> {
         matched.have_received = true;
         matched.subscribed = subscribe;
         matched.theirs = logs.iter().map(|it| (it.log, it.seq)).collect();
+        // What is under way was not there yet when the other side wrote its vector.
+        for (log, last) in matched.under_way().collect::<Vec<_>>() {
+            let theirs = matched.theirs.entry(log).or_default();
+            *theirs = last.max(*theirs);
+        }
         matched.up_to_date_sent = false;
         matched.totals_sent = false;
         let thread = matched.number;
@@ -255,6 +260,8 @@ impl Step<'_, '_> {
                 )
             }
         };
+        let log_number = u32::try_from(log_number).unwrap_or(u32::MAX);
+        *matched.ranges_in.entry(log_number).or_default() += 1;
         // A log whose range was refused is not looked at again in this session.
         if matched.refused.contains(&log) {
             return Ok(());
@@ -298,9 +305,7 @@ impl Step<'_, '_> {
             let theirs = matched.theirs.entry(log).or_default();
             *theirs = (at - 1).max(*theirs);
         }
-        if let Ok(number) = u32::try_from(log_number) {
-            matched.acks.insert(number, tip);
-        }
+        matched.acks.insert(log_number, tip);
         if stored > 0 || admitted > 0 {
             self.replica.touched(id);
         }
@@ -451,11 +456,16 @@ impl Step<'_, '_> {
         }
     }
 
-    fn ack(&mut self, number: u32, logs: &[(u32, Seq)]) -> Result<(), SyncError> {
+    fn ack(&mut self, number: u32, logs: &[AckLog]) -> Result<(), SyncError> {
         let peer = self.peer;
         let id = self.thread_id(number)?;
         let mut kept = Vec::new();
-        for (number, seq) in logs {
+        for AckLog {
+            number,
+            seq,
+            ranges,
+        } in logs
+        {
             let matched = self.matched(id)?;
             let log = matched.log_of_number.get(number).copied();
             let what = "an acknowledgement of a log that was not named";
@@ -463,6 +473,7 @@ impl Step<'_, '_> {
             let tip = self.replica.thread(&id).and_then(|it| it.log(&log));
             let tip = tip.map_or(0, |log| log.tip.seq);
             let matched = self.matched(id)?;
+            matched.ranges_done.insert(log, *ranges);
             // It can keep no more than it was sent.
             let sent = matched.theirs.get(&log).copied().unwrap_or_default();
             let seq = sent.min(tip).min(*seq);

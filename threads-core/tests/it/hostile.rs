@@ -2,7 +2,7 @@
 
 use leno_crdt_codec::cbor::DecodeError;
 use leno_threads_core::sync::{
-    EPOCHS_MAX, HaveLog, LogName, Message, SYNC_MESSAGE_BYTES_MAX, SyncError,
+    AckLog, EPOCHS_MAX, HaveLog, LogName, Message, SYNC_MESSAGE_BYTES_MAX, SyncError,
 };
 use leno_threads_core::{EpochId, LogId, Role, SeatId, ThreadId, VerifyError, Wrap};
 use proptest::prelude::*;
@@ -165,7 +165,14 @@ impl Lie {
             },
             Self::Ack(logs) => Message::Ack {
                 thread,
-                logs: logs.clone(),
+                logs: logs
+                    .iter()
+                    .map(|(number, seq)| AckLog {
+                        number: *number,
+                        seq: *seq,
+                        ranges: *seq,
+                    })
+                    .collect(),
             },
             Self::Question(at, from) => Message::Question {
                 thread,

@@ -119,3 +119,36 @@ fn stranger_is_not_served() {
     assert!(mallory.replica.thread(&id).is_none());
     assert_eq!(mallory.reads(id), []);
 }
+
+/// Vectors that are exchanged again while ranges are under way bring nothing twice.
+#[test]
+fn refresh_in_mid_flight_sends_nothing_twice() {
+    let (mut alice, mut bob) = (Peer::new(1), Peer::new(2));
+    let id = alice.create();
+    alice.seat(&mut bob, id, Role::Reader);
+    let line = "x".repeat(1_000);
+    for _ in 0..8 {
+        alice.write_many(id, [line.as_str(); 400]);
+    }
+    let mut bytes = 0;
+    alice.connected(bob.key);
+    bob.connected(alice.key);
+    // Bob reads one message for every two that Alice sends, and asks again each time.
+    let mut under_way = std::collections::VecDeque::new();
+    for _ in 0..200 {
+        for _ in 0..2 {
+            under_way.extend(alice.poll(bob.key));
+        }
+        if let Some(message) = under_way.pop_front() {
+            bytes += message.len();
+            bob.receive(alice.key, &message).unwrap();
+            bob.replica.refresh(&alice.key);
+        }
+        while let Some(message) = bob.poll(alice.key) {
+            alice.receive(bob.key, &message).unwrap();
+        }
+    }
+    assert_eq!(bob.reads(id), alice.reads(id));
+    assert!(bytes < 3_200 * 1_150 + 10_000, "{bytes}");
+    assert!(bob.errors.is_empty() && alice.errors.is_empty());
+}

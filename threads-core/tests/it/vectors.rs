@@ -5,7 +5,7 @@
 use leno_crdt_codec::cbor::{Decoder, Encoder};
 use leno_identity::{AgreementKey, SigningKey};
 use leno_threads_core::fork::{Branch, ForkProof};
-use leno_threads_core::sync::{HaveLog, LogName, Message};
+use leno_threads_core::sync::{AckLog, HaveLog, LogName, Message};
 use leno_threads_core::{
     EpochId, EpochKey, EpochOp, FrameOp, Genesis, GrantOp, Header, KeyRef, LogId, OpRef, OpenOp,
     Padding, Policy, RecordId, RecordRef, Role, RosterOp, Run, Scope, SealContext, SealedPart,
@@ -512,7 +512,18 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
             "7 ack",
             Message::Ack {
                 thread: 0,
-                logs: vec![(0, 1), (7, 70_000)],
+                logs: vec![
+                    AckLog {
+                        number: 0,
+                        seq: 1,
+                        ranges: 1,
+                    },
+                    AckLog {
+                        number: 7,
+                        seq: 70_000,
+                        ranges: 300,
+                    },
+                ],
             },
         ),
         (
