@@ -34,10 +34,10 @@ pub fn to_ipld<T: Serialize + ?Sized>(value: &T) -> Result<Ipld, Error> {
         reason: error.to_string(),
     };
     let ipld = ipld_core::serde::to_ipld(value).map_err(|error| reason(&error))?;
-    match ipld {
-        Ipld::Map(_) => Ok(ipld),
-        _ => Err(reason(&"it is not a map")),
+    if matches!(ipld, Ipld::Map(_)) {
+        return Ok(ipld);
     }
+    Err(reason(&"it is not a map"))
 }
 
 /// Turns a document into a value.

@@ -52,12 +52,15 @@ pub(crate) type Finish = Box<dyn FnOnce(Result<(), Error>) + Send>;
 /// Who wants to know whether a peer was reached.
 type DialReply = oneshot::Sender<Result<PeerId, Error>>;
 
+/// A wish to watch, run inside a step.
+pub(crate) type WatchCommand = Box<dyn FnOnce(&mut Work<'_>, &mut Watches) + Send>;
+
 /// A caller's wish, run inside a step.
 pub(crate) enum Command {
     /// Reads and writes.
     Work(Box<dyn FnOnce(&mut Work<'_>) -> Finish + Send>),
     /// Watches of documents.
-    Watch(Box<dyn FnOnce(&mut Work<'_>, &mut Watches) + Send>),
+    Watch(WatchCommand),
     /// Dials.
     Connect(Address, DialReply),
     /// Waits until level with all connected peers, or until the time.
@@ -413,7 +416,8 @@ impl Driver {
             for event in documents.take_events() {
                 match self.watches.tell(*id, event) {
                     Told::Other(event) => {
-                        let event = Event::Documents { thread: *id, event };
+                        let (thread, event) = (*id, *event);
+                        let event = Event::Documents { thread, event };
                         self.core.subscribers.tell(&event);
                     }
                     Told::Change { collection, gone } => {
@@ -459,10 +463,9 @@ impl Driver {
                 continue;
             }
             let message = self.core.replica.poll_message(&*view, peer);
-            let message = message.map_err(|error| {
+            let message = message.inspect_err(|error| {
                 // The first reason counts.
                 let _ = self.ended.set(error.clone());
-                error
             })?;
             let Some(bytes) = message else {
                 continue;

@@ -114,7 +114,7 @@ pub(crate) struct Watches {
 /// What is left of an event after the watchers had their part.
 pub(crate) enum Told {
     /// It is no change.
-    Other(DbEvent),
+    Other(Box<DbEvent>),
     /// It was a change of this collection, and so many of its watchers are gone.
     Change { collection: String, gone: usize },
 }
@@ -136,7 +136,7 @@ impl Watches {
             after,
         } = event
         else {
-            return Told::Other(event);
+            return Told::Other(Box::new(event));
         };
         let key = (thread, collection);
         let mut gone = 0;

@@ -160,6 +160,10 @@ impl Work<'_> {
     }
 
     /// Hands a message from a peer to sync; documents follow what is opened.
+    #[expect(
+        clippy::result_large_err,
+        reason = "an error is rare and told once, not passed along"
+    )]
     pub(crate) fn handle_message(&mut self, peer: PeerKey, bytes: &[u8]) -> Result<(), SyncError> {
         // A message may go on with the own log, which must not have a draft then.
         self.publish();
@@ -230,15 +234,12 @@ impl Work<'_> {
 
     /// Merges the short rows of logs that got many of them.
     fn pack(&mut self) {
-        let admitted = self
-            .changes
-            .events
-            .iter()
-            .filter_map(|(thread, event)| match event {
-                ThreadEvent::Admitted { .. } => Some(*thread),
-                _ => None,
-            });
-        for id in admitted.collect::<BTreeSet<_>>() {
+        let events = self.changes.events.iter();
+        let admitted: BTreeSet<_> = events
+            .filter(|(_, event)| matches!(event, ThreadEvent::Admitted { .. }))
+            .map(|(thread, _)| *thread)
+            .collect();
+        for id in admitted {
             let Some(thread) = self.core.replica.thread_mut(&id) else {
                 continue;
             };
