@@ -177,7 +177,7 @@ impl View for Picture {
         let at = |key: &[u8]| (table, key.to_vec());
         let from = match from {
             Bound::Unbounded => Bound::Included(at(&[])),
-            bound => bound.map(at),
+            Bound::Included(_) | Bound::Excluded(_) => from.map(at),
         };
         let inside = |key: &[u8]| match to {
             Bound::Included(to) => key <= to,

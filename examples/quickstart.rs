@@ -287,9 +287,9 @@ async fn live(
         let fresh = title.clone();
         alices.update(id, |song| song.title = fresh).await?;
         loop {
-            match watch.next().await.ok_or("the watch ended")?? {
-                Change::Put { after, .. } if after.title == title => break,
-                _ => {}
+            let change = watch.next().await.ok_or("the watch ended")??;
+            if matches!(change, Change::Put { after, .. } if after.title == title) {
+                break;
             }
         }
         times.push(begun.elapsed());

@@ -127,20 +127,19 @@ pub enum Event {
 /// # Examples
 ///
 /// ```
-/// # use leno::{Event, ManualClock, Peer};
-/// # let outcome: Result<(), leno::Error> = futures_executor::block_on(async {
+/// # fn main() -> Result<(), leno::Error> { futures_executor::block_on(async {
+/// use leno::{Event, ManualClock, Peer};
+///
 /// let (peer, driver) = Peer::builder().clock(ManualClock::new(0)).build().await?;
 /// let app = async {
 ///     let mut events = peer.events().await?;
 ///     let band = peer.create_thread("band").await?;
-///     let Some(Event::Admitted { thread, records: 1 }) = events.next().await else { panic!() };
+///     let Some(Event::GovernanceChanged { thread }) = events.next().await else { panic!() };
 ///     assert_eq!(thread, band.id());
 ///     peer.close().await
 /// };
 /// futures_util::try_join!(driver.run(), app)?;
-/// # Ok(())
-/// # });
-/// # outcome
+/// # Ok(()) }) }
 /// ```
 #[derive(Debug)]
 pub struct Events {

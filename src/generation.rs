@@ -9,6 +9,9 @@ use crate::error::Error;
 /// The peer raises it at each start: first in its store, then here. So the store is never behind,
 /// unless it is an older copy of itself; to write on where that stands could sign two records at one
 /// place. No number at all counts as a copy too: the store may have been taken to another machine.
+///
+/// A copy that was made while the peer ran, and is put back before the next start, shows the same
+/// number. It is noticed when a peer shows more of the own log, as without this port.
 pub trait Generation: fmt::Debug + Send {
     /// The number as it was kept, or nothing if there is none.
     ///

@@ -90,3 +90,8 @@ pub use peer::Peer;
 pub use text::{Card, NAME_BYTES_MAX, TEXT_BYTES_MAX, TextError, Ticket};
 pub use thread::{Member, Thread, ThreadStatus, Transaction};
 pub use watch::{CHANGES_MAX, Change, Watch};
+
+/// Compiles the examples of the page that people see first.
+#[cfg(all(doctest, feature = "redb", feature = "libp2p"))]
+#[doc = include_str!("../README.md")]
+mod readme {}

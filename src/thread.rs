@@ -448,7 +448,7 @@ impl Work<'_> {
     ) -> Result<R, Error> {
         let now_millis = self.now_millis;
         self.writable(id)?;
-        self.core.load_documents(self.view, id)?;
+        self.load_documents(id)?;
         let Work {
             core,
             view,

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use leno_identity::{Device, DeviceCertificate, PublicKey};
-use leno_threads_core::store::{Batch, StoreError, Table, View};
+use leno_threads_core::store::{Batch, Overlay, StoreError, Table, View};
 use leno_threads_core::sync::{Level, PeerKey, Replica, SyncError};
 use leno_threads_core::thread::{AppendError, Changes, Opened, Thread, ThreadEvent};
 use leno_threads_core::{
@@ -85,11 +85,22 @@ impl Work<'_> {
         if role.is_some_and(|role| !role.reads()) {
             return Err(Error::MayNotRead);
         }
-        self.core.load_documents(self.view, id)?;
+        self.load_documents(id)?;
         self.core
             .documents
             .get_mut(&id)
             .ok_or(Error::NoSuchThread(id))
+    }
+
+    /// Loads the documents of a thread and brings them up to what is admitted, in this step too.
+    pub(crate) fn load_documents(&mut self, id: ThreadId) -> Result<(), Error> {
+        if !self.core.documents.contains_key(&id) {
+            let thread = thread_mut(&mut self.core.replica, id)?;
+            let view = Overlay::new(self.view, &self.changes.batch);
+            let documents = load(&view, thread)?;
+            self.core.documents.insert(id, documents);
+        }
+        Ok(())
     }
 
     /// Passes on what writing to a thread came to. If the store failed meanwhile, what is in memory
@@ -187,7 +198,8 @@ impl Work<'_> {
             &mut sink,
         );
         // Documents are loaded only if something is opened; that may read the store and fail.
-        let applied = opened_in.apply(replica, documents, view);
+        let view = Overlay::new(view, &self.changes.batch);
+        let applied = opened_in.apply(replica, documents, &view);
         self.after(before);
         applied?;
         result
@@ -202,7 +214,8 @@ impl Work<'_> {
         let mut opened_in = Inbox::default();
         let mut sink = |id: ThreadId, opened: &Opened<'_>| opened_in.push(id, opened);
         replica.handle_timeout(self.view, self.now_millis, self.changes, &mut sink)?;
-        opened_in.apply(replica, documents, self.view)?;
+        let view = Overlay::new(self.view, &self.changes.batch);
+        opened_in.apply(replica, documents, &view)?;
         self.after(before);
         Ok(())
     }
@@ -283,18 +296,6 @@ pub(crate) fn thread_mut(replica: &mut Replica, id: ThreadId) -> Result<&mut Thr
 }
 
 impl Core {
-    /// Loads the documents of a thread and brings them up to what is admitted.
-    pub(crate) fn load_documents(&mut self, view: &dyn View, id: ThreadId) -> Result<(), Error> {
-        if self.documents.contains_key(&id) {
-            return Ok(());
-        }
-        let thread = thread_mut(&mut self.replica, id)?;
-        let documents = load(view, thread)?;
-        self.documents.insert(id, documents);
-        self.define(id);
-        Ok(())
-    }
-
     /// Hands the collections' definitions of the roster to the documents.
     pub(crate) fn define(&mut self, id: ThreadId) {
         let Some(thread) = self.replica.thread(&id) else {
@@ -330,7 +331,8 @@ pub(crate) fn member_of_grant(thread: &Thread, grant: OpRef) -> Option<OpRef> {
         .map(|grant| grant.line)
 }
 
-/// Loads documents and folds what was admitted after their last flush.
+/// Loads documents and folds what was admitted after their last flush. What the step changed must
+/// show in the view: whatever is admitted is looked for there.
 fn load(view: &dyn View, thread: &mut Thread) -> Result<Documents, StoreError> {
     let mut documents = Documents::load(view, thread.number())?;
     define(thread, &mut documents);
@@ -400,7 +402,7 @@ impl Inbox {
             let documents = match documents.entry(id) {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => {
-                    // The view is older than these records, so loading does not meet them.
+                    // Loading meets these records too; each counts once.
                     let Some(thread) = replica.thread_mut(&id) else {
                         continue;
                     };

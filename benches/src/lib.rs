@@ -1,1 +1,17 @@
-//! Benchmarks of leno beside the floors they stand on.
+//! What the benchmarks of leno share: events, replicas without a network, clocks, and the table.
+//!
+//! The benchmarks themselves are in `goals/`; run them with `cargo bench -p leno-benches`. `README.md`
+//! says what each line of their table means.
+//!
+//! - [`event`]: the workload, from a fixed seed.
+//! - [`replica`]: a peer of `leno-threads-core` and `leno-threads-db` on any store, driven by hand.
+//! - [`measure`]: samples of time.
+//! - [`report`]: goals beside what was measured.
+
+pub mod event;
+pub mod measure;
+pub mod replica;
+pub mod report;
+
+/// What a benchmark may fail with: it stops there.
+pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

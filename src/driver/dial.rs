@@ -157,7 +157,7 @@ mod tests {
             dials.end(&address, Err(&refused), now);
             assert_eq!(dials.wake_millis(), Some(now + wait));
             now += wait;
-            assert_eq!(dials.due(now), [address.clone()]);
+            assert_eq!(dials.due(now), std::slice::from_ref(&address));
         }
         let peer = PeerKey([1; 32]);
         for (lived, wait) in [(1, 4_000), (STEADY_MILLIS, 500)] {

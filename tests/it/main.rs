@@ -1,0 +1,31 @@
+//! Whole peers, as an application sees them.
+
+#![cfg(all(feature = "redb", feature = "libp2p", feature = "tokio"))]
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test stops at what it does not expect, and looks for what it does"
+)]
+
+mod events;
+#[expect(dead_code, reason = "its `main` runs as an example")]
+#[path = "../../examples/own_store.rs"]
+mod example_store;
+#[expect(dead_code, reason = "its `main` runs as an example")]
+#[path = "../../examples/own_transport.rs"]
+mod example_transport;
+mod facade;
+mod failing;
+mod kill;
+mod restored;
+mod support;
+
+#[tokio::test]
+async fn example_of_an_own_store_holds() {
+    example_store::run().await.unwrap();
+}
+
+#[tokio::test]
+async fn example_of_an_own_transport_holds() {
+    example_transport::run().await.unwrap();
+}
