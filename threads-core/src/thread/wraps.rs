@@ -260,6 +260,10 @@ impl Thread {
             })?;
             let Some(row) = row else { break };
             let run = self.derive_row(id, &row)?;
+            // The row that holds `next` is not here: what was found lies before it.
+            if run.tip().seq < next {
+                break;
+            }
             for record in run.records() {
                 if record.seq < next || record.seq > admitted {
                     continue;
@@ -369,6 +373,10 @@ impl Thread {
             })?;
             let Some(row) = row else { break };
             let run = self.derive_row(id, &row)?;
+            // The row that holds `next` is not here: what was found lies before it.
+            if run.tip().seq < next {
+                break;
+            }
             for record in run.records() {
                 let wanted = (next..=admitted).contains(&record.seq);
                 let KeyRef::Data { domain, epoch } = record.key else {
