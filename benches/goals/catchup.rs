@@ -1,5 +1,6 @@
 //! Goal 1: catching up.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +10,9 @@ use leno_benches::event::{DOCUMENTS, Event, Events};
 use leno_benches::measure::{Samples, timed};
 use leno_benches::replica::{Peer, Rows, runs, sync};
 use leno_benches::report::{Goal, Line, Report, Unit};
-use leno_threads_core::store::{MemoryStore, Store};
+use leno_threads_core::store::{Batch, MemoryStore, Store, Table, View, scan_prefix};
 use leno_threads_core::thread::Opened;
-use leno_threads_core::{LogId, RecordRef, Role, THREAD_DOMAIN};
+use leno_threads_core::{LogId, Role, Run, Seq, THREAD_DOMAIN};
 
 use crate::floor;
 
@@ -27,7 +28,7 @@ pub(crate) fn run(_: &Path, report: &mut Report) -> Outcome {
     let apply = apply()?;
     let floor = 1.0 / (hash + open + apply);
 
-    let one = Setting::one_writer()?;
+    let mut one = Setting::one_writer()?;
     let (took, alone) = one.take(SAMPLES)?;
     let rate = RECORDS as f64 / took;
     let line = Line::new(
@@ -54,7 +55,7 @@ pub(crate) fn run(_: &Path, report: &mut Report) -> Outcome {
     ));
     drop(one);
 
-    let many = Setting::many_writers(false)?;
+    let mut many = Setting::many_writers(false)?;
     let (many_took, _) = many.take(SAMPLES)?;
     report.add(Line::new(
         "1b the same from 100 writers, each of its own documents",
@@ -63,7 +64,7 @@ pub(crate) fn run(_: &Path, report: &mut Report) -> Outcome {
         many_took / took,
     ));
     drop(many);
-    let mixed = Setting::many_writers(true)?;
+    let mut mixed = Setting::many_writers(true)?;
     let (mixed_took, _) = mixed.take(2)?;
     report.add(Line::new(
         "1c   the same, all 100 concurrently on all 1,000 documents",
@@ -99,7 +100,6 @@ fn apply() -> Outcome<f64> {
         let view = store.view()?;
         let (time, ()) = timed(|| {
             for (record, stamp, seat, plaintext) in &bodies {
-                let RecordRef { .. } = record;
                 let opened = Opened {
                     record: *record,
                     stamp: *stamp,
@@ -118,7 +118,7 @@ fn apply() -> Outcome<f64> {
 
 /// An owner whom readers can join, and what they have to catch up with.
 struct Setting {
-    owner: std::cell::RefCell<Peer>,
+    owner: Peer,
     logs: Vec<(LogId, Rows)>,
 }
 
@@ -137,7 +137,7 @@ impl Setting {
         let rows = owner.rows(log, from)?;
         let owner = Peer::load(1, Arc::new(before))?;
         Ok(Self {
-            owner: owner.into(),
+            owner,
             logs: vec![(log, rows)],
         })
     }
@@ -176,20 +176,17 @@ impl Setting {
             writer.commit()?;
             logs.push((log, writer.rows(log, from)?));
         }
-        Ok(Self {
-            owner: owner.into(),
-            logs,
-        })
+        Ok(Self { owner, logs })
     }
 
     /// A new reader that is level with the owner.
-    fn reader(&self, number: u64) -> Outcome<Peer> {
-        let mut owner = self.owner.try_borrow_mut()?;
-        owner.invite(10_000 + number, Arc::new(MemoryStore::new()), Role::Reader)
+    fn reader(&mut self, number: u64) -> Outcome<Peer> {
+        let store = Arc::new(MemoryStore::new());
+        self.owner.invite(10_000 + number, store, Role::Reader)
     }
 
     /// The best time of a new reader to catch up, in seconds; and without folding.
-    fn take(&self, samples: usize) -> Outcome<(f64, f64)> {
+    fn take(&mut self, samples: usize) -> Outcome<(f64, f64)> {
         let mut number = 100;
         let mut one = |folds: bool| -> Outcome<Duration> {
             number += 1;
@@ -232,9 +229,9 @@ fn catch_up(reader: &mut Peer, logs: &[(LogId, Rows)], folds: bool) -> Outcome {
 
 fn receive_only(
     reader: &mut Peer,
-    view: &dyn leno_threads_core::store::View,
+    view: &dyn View,
     log: LogId,
-    runs: &[(u64, leno_threads_core::Run<'_>)],
+    runs: &[(Seq, Run<'_>)],
 ) -> Outcome {
     let (now, mut changes) = (reader.now_millis, std::mem::take(&mut reader.changes));
     for (first, run) in runs {
@@ -256,13 +253,12 @@ pub(crate) fn tip(peer: &mut Peer, log: LogId) -> Outcome<u64> {
 
 /// A copy of a store that shares nothing with it.
 pub(crate) fn copy(store: &dyn Store) -> Outcome<MemoryStore> {
-    use leno_threads_core::store::{Batch, Table, scan_prefix};
     let (copy, view) = (MemoryStore::new(), store.view()?);
     let mut batch = Batch::new();
     for table in Table::ALL {
         scan_prefix(&*view, table, &[], &mut |key, row| {
             batch.put(table, key.to_vec(), row.to_vec());
-            std::ops::ControlFlow::Continue(())
+            ControlFlow::Continue(())
         })?;
     }
     futures_executor::block_on(copy.commit(batch))?;

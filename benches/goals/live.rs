@@ -14,7 +14,7 @@ use leno_transport_libp2p::{Builder as Libp2pBuilder, Libp2p};
 use leno_transport_trait::{Event as NetEvent, PeerId, Transport as _};
 
 use crate::disk::pairs;
-use crate::floor::Disk;
+use crate::floor::{self, Disk};
 
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
@@ -34,6 +34,10 @@ pub(crate) fn run(folder: &Path, report: &mut Report) -> Outcome {
         for (name, address) in [("TCP", TCP), ("QUIC", QUIC)] {
             over(name, address, folder, report).await?;
         }
+        let [sign, verify] = [floor::sign()?, floor::verify()?].map(|it| shown(it, Unit::Seconds));
+        report.note(format!(
+            "6: a live write is signed once ({sign}) and checked once ({verify}); a round trip is not"
+        ));
         Ok(())
     })
 }

@@ -6,7 +6,7 @@ use std::alloc::System;
 
 use leno_crdt_codec::cbor::Encoder;
 use leno_threads_core::fork::ForkProof;
-use leno_threads_core::sync::{HaveLog, LOGS_MAX, Message, TAGS_MAX};
+use leno_threads_core::sync::{AckLog, HaveLog, LOGS_MAX, Message, TAGS_MAX};
 use leno_threads_core::{
     EpochId, Genesis, Header, KeyRef, LogId, RecordId, RecordRef, Run, SealContext, SealedPart,
     Stamp, ThreadId, Tip, decode_frame, decode_roster, decode_row,
@@ -93,7 +93,12 @@ fn decoders_allocate_little() {
     check("vector", &have.encode());
     let tags = vec![[1; 16]; TAGS_MAX];
     check("tags", &Message::Threads { tags }.encode());
-    let logs = vec![(1, 1); LOGS_MAX];
+    let ack = AckLog {
+        number: 1,
+        seq: 1,
+        ranges: 1,
+    };
+    let logs = vec![ack; LOGS_MAX];
     check("acks", &Message::Ack { thread: 0, logs }.encode());
     let header = Header {
         context: SealContext {
