@@ -4,212 +4,168 @@
 //! cargo run --example own_transport
 //! ```
 //!
-//! It proves identities honestly: an endpoint is made from a device, that is, by whoever holds its
-//! secret key, and is named by the public one. The switchboard itself is trusted to tell the truth
-//! about who sent what, because it is memory of the same process; across a wire a handshake would
-//! have to sign a challenge with that key. What it carries is signed and sealed all the same.
+//! An endpoint is made from a device, that is, by whoever holds its secret key. Who sent what is
+//! told by memory of this process, so it is trusted; across a wire, a handshake would have to sign
+//! a challenge with that key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use leno::identity::Device;
 use leno::store::MemoryStore;
-use leno::transport::{
-    Address, DisconnectReason as Reason, Event, MESSAGE_BYTES_MAX, Transport, TransportError,
-    testing,
-};
+use leno::transport::{Address, DisconnectReason as Reason, Event, MESSAGE_BYTES_MAX};
+use leno::transport::{Transport, TransportError, testing};
 use leno::{Ipld, Peer, PeerId, Role};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
+use tokio::{sync::Notify, time::Instant, time::timeout_at};
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
-/// Messages that may wait for a reader, of each link: at most 36 MB.
+/// Messages of one sender that may wait for a reader: at most 36 MB.
 const MESSAGES_WAITING: usize = 32;
 
-/// How long a peer may take nothing before its link is cut.
+/// How long a send waits for room before it cuts the link.
 const STALL: Duration = Duration::from_millis(200);
 
+/// All that is known, behind one lock, and a bell that wakes whoever waits for a change.
 #[derive(Clone, Default)]
-struct Switchboard(Arc<Mutex<BTreeMap<PeerId, Port>>>);
+struct Switchboard(Arc<(Mutex<Board>, Notify)>);
 
-/// An endpoint as the switchboard knows it: gone from there once it is closed.
-struct Port {
-    events: UnboundedSender<(Event, Option<OwnedSemaphorePermit>)>,
-    links: BTreeMap<PeerId, Link>,
+#[derive(Default)]
+struct Board {
+    /// What waits for each open endpoint.
+    queues: BTreeMap<PeerId, VecDeque<Event>>,
+    /// The number of each link, under both orders of its ends.
+    links: BTreeMap<(PeerId, PeerId), u64>,
     links_made: u64,
 }
 
-/// One end of a link, and the room for messages to it.
-struct Link {
-    number: u64,
-    room: Arc<Semaphore>,
-}
-
-struct Endpoint {
-    board: Switchboard,
-    local: PeerId,
-    events: AsyncMutex<UnboundedReceiver<(Event, Option<OwnedSemaphorePermit>)>>,
-}
-
-impl Port {
-    fn tell(&self, event: Event, permit: Option<OwnedSemaphorePermit>) {
-        // Fails only while the endpoint is being dropped.
-        let _ = self.events.send((event, permit));
-    }
-
-    fn begin(&mut self, peer: PeerId) {
-        self.links_made += 1;
-        let (link, room) = (self.links_made, Arc::new(Semaphore::new(MESSAGES_WAITING)));
-        self.links.insert(peer, Link { number: link, room });
-        self.tell(Event::Connected { peer, link }, None);
-    }
-
-    fn end(&mut self, peer: PeerId, reason: Reason) {
-        if let Some(Link { number: link, room }) = self.links.remove(&peer) {
-            // Whoever waits for room to send here is told that there is no link.
-            room.close();
-            self.tell(Event::Disconnected { peer, link, reason }, None);
-        }
-    }
-}
+struct Endpoint(Switchboard, PeerId);
 
 impl Switchboard {
     fn endpoint(&self, device: &Device) -> Endpoint {
         let local = PeerId(device.verifying_key().to_bytes());
-        let (events, received) = unbounded_channel();
-        let (links, links_made) = (BTreeMap::new(), 0);
-        self.lock().insert(
-            local,
-            Port {
-                events,
-                links,
-                links_made,
-            },
-        );
-        Endpoint {
-            board: self.clone(),
-            local,
-            events: AsyncMutex::new(received),
+        self.lock().queues.insert(local, VecDeque::new());
+        Endpoint(self.clone(), local)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Board> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Board {
+    fn tell(&mut self, at: PeerId, event: Event) {
+        self.queues
+            .entry(at)
+            .and_modify(|queue| queue.push_back(event));
+    }
+
+    fn end(&mut self, near: (PeerId, Reason), far: (PeerId, Reason)) {
+        for (at, peer, reason) in [(near.0, far.0, near.1), (far.0, near.0, far.1)] {
+            if let Some(link) = self.links.remove(&(at, peer)) {
+                self.tell(at, Event::Disconnected { peer, link, reason });
+            }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PeerId, Port>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Ends the link between two endpoints, at both ends at once.
-    fn end(&self, (near, why): (PeerId, Reason), (far, why_far): (PeerId, Reason)) {
-        let mut ports = self.lock();
-        ports
-            .get_mut(&near)
-            .into_iter()
-            .for_each(|port| port.end(far, why.clone()));
-        ports
-            .get_mut(&far)
-            .into_iter()
-            .for_each(|port| port.end(near, why_far.clone()));
     }
 }
 
 #[async_trait]
 impl Transport for Endpoint {
     fn local(&self) -> PeerId {
-        self.local
+        self.1
     }
 
     fn addresses(&self) -> Vec<Address> {
-        let is_open = self.board.lock().contains_key(&self.local);
-        let address = format!("board/{}", self.local).parse();
-        is_open.then_some(address).into_iter().flatten().collect()
+        let is_open = self.0.lock().queues.contains_key(&self.1);
+        let address = self.1.to_string().parse().ok();
+        address.filter(|_| is_open).into_iter().collect()
     }
 
     async fn dial(&self, address: &Address) -> Result<PeerId, TransportError> {
+        let (local, mut board) = (self.1, self.0.lock());
         let (address, detail) = (address.clone(), "nobody has this name here".to_owned());
-        let Some(name) = address.as_str().strip_prefix("board/") else {
-            return Err(TransportError::AddressNotUnderstood { address, detail });
+        let name = address.as_str();
+        let found = board.queues.keys().find(|it| it.to_string() == name);
+        let peer = match found.copied() {
+            _ if !board.queues.contains_key(&local) => return Err(TransportError::Closed),
+            Some(peer) if peer == local => return Err(TransportError::DialledSelf { address }),
+            Some(peer) => peer,
+            None if name.len() == 64 => {
+                return Err(TransportError::Unreachable { address, detail });
+            }
+            None => return Err(TransportError::AddressNotUnderstood { address, detail }),
         };
-        let mut ports = self.board.lock();
-        let own = ports.get(&self.local).ok_or(TransportError::Closed)?;
-        let Some(peer) = ports.keys().copied().find(|it| it.to_string() == name) else {
-            return Err(TransportError::Unreachable { address, detail });
-        };
-        if peer == self.local {
-            return Err(TransportError::DialledSelf { address });
+        if !board.links.contains_key(&(local, peer)) {
+            board.links_made += 1;
+            let link = board.links_made;
+            for (at, peer) in [(local, peer), (peer, local)] {
+                board.links.insert((at, peer), link);
+                board.tell(at, Event::Connected { peer, link });
+            }
         }
-        if !own.links.contains_key(&peer) {
-            ports
-                .get_mut(&self.local)
-                .into_iter()
-                .for_each(|port| port.begin(peer));
-            ports
-                .get_mut(&peer)
-                .into_iter()
-                .for_each(|port| port.begin(self.local));
-        }
+        self.0.0.1.notify_waiters();
         Ok(peer)
     }
 
-    async fn send(&self, to: PeerId, bytes: Vec<u8>) -> Result<(), TransportError> {
-        if bytes.len() > MESSAGE_BYTES_MAX {
-            let (len, max) = (bytes.len(), MESSAGE_BYTES_MAX);
+    async fn send(&self, peer: PeerId, bytes: Vec<u8>) -> Result<(), TransportError> {
+        let (from, len, max) = (self.1, bytes.len(), MESSAGE_BYTES_MAX);
+        if len > max {
             return Err(TransportError::MessageTooLarge { len, max });
         }
-        let from = self.local;
-        let room = {
-            let ports = self.board.lock();
-            let is_open = ports.contains_key(&from);
-            let link = ports.get(&to).and_then(|port| port.links.get(&from));
-            let link = link.filter(|_| is_open).map(|link| link.room.clone());
-            let peer = to;
-            link.ok_or(if is_open {
-                TransportError::NotConnected { peer }
-            } else {
-                TransportError::Closed
-            })?
-        };
-        let permit = match tokio::time::timeout(STALL, room.clone().acquire_owned()).await {
-            Ok(permit) => permit.map_err(|_| TransportError::NotConnected { peer: to })?,
-            Err(_) => {
-                let millis = STALL.as_millis() as u64;
-                let detail = "it did not read".to_owned();
-                self.board.end(
-                    (from, Reason::Stalled { millis }),
-                    (to, Reason::Lost { detail }),
-                );
-                return Err(TransportError::NotConnected { peer: to });
+        let (deadline, mut first) = (Instant::now() + STALL, None);
+        let is_ours = |it: &&Event| matches!(it, Event::Message { from: it, .. } if *it == from);
+        loop {
+            // Listened for before looking, so that no change is missed.
+            let changed = self.0.0.1.notified();
+            {
+                let mut board = self.0.lock();
+                board.queues.get(&from).ok_or(TransportError::Closed)?;
+                let link = board.links.get(&(peer, from)).copied();
+                let link = link.filter(|link| first.get_or_insert(*link) == link);
+                let link = link.ok_or(TransportError::NotConnected { peer })?;
+                let queue = board.queues.get(&peer).into_iter().flatten();
+                if queue.filter(is_ours).count() < MESSAGES_WAITING {
+                    board.tell(peer, Event::Message { from, link, bytes });
+                    self.0.0.1.notify_waiters();
+                    return Ok(());
+                }
             }
-        };
-        let ports = self.board.lock();
-        let port = ports.get(&to).filter(|_| !room.is_closed());
-        let port = port.ok_or(TransportError::NotConnected { peer: to })?;
-        let link = port.links.get(&from).map_or(0, |link| link.number);
-        port.tell(Event::Message { from, link, bytes }, Some(permit));
-        Ok(())
+            if timeout_at(deadline, changed).await.is_err() {
+                let (millis, detail) = (STALL.as_millis() as u64, "it did not read".to_owned());
+                let (near, far) = (Reason::Stalled { millis }, Reason::Lost { detail });
+                self.0.lock().end((from, near), (peer, far));
+                self.0.0.1.notify_waiters();
+            }
+        }
     }
 
     async fn next(&self) -> Option<Event> {
-        let mut events = self.events.lock().await;
-        let (event, permit) = events.recv().await?;
-        // The message is taken: there is room for another.
-        drop(permit);
-        self.board.lock().contains_key(&self.local).then_some(event)
+        loop {
+            let changed = self.0.0.1.notified();
+            let event = self.0.lock().queues.get_mut(&self.1)?.pop_front();
+            if event.is_some() {
+                self.0.0.1.notify_waiters();
+                return event;
+            }
+            changed.await;
+        }
     }
 
     async fn hang_up(&self, peer: PeerId) {
-        self.board
-            .end((self.local, Reason::HungUp), (peer, Reason::PeerHungUp));
+        let (near, far) = ((self.1, Reason::HungUp), (peer, Reason::PeerHungUp));
+        self.0.lock().end(near, far);
+        self.0.0.1.notify_waiters();
     }
 
     async fn close(&self) {
-        let mut ports = self.board.lock();
-        let port = ports.remove(&self.local);
-        for peer in port.iter().flat_map(|port| port.links.keys()) {
-            let far = ports.get_mut(peer).into_iter();
-            far.for_each(|far| far.end(self.local, Reason::PeerClosed));
+        let (mut board, local) = (self.0.lock(), self.1);
+        board.queues.remove(&local);
+        for peer in board.queues.keys().copied().collect::<Vec<_>>() {
+            board.end((local, Reason::HungUp), (peer, Reason::PeerClosed));
         }
+        self.0.0.1.notify_waiters();
     }
 }
 
@@ -237,7 +193,7 @@ pub(crate) async fn run() -> Outcome {
 
     let (alice, bob) = (open(&board).await?, open(&board).await?);
     let thread = alice.create_thread("band").await?;
-    let colour = Ipld::Map(BTreeMap::from([("colour".to_owned(), Ipld::from("green"))]));
+    let colour = Ipld::Map([("colour".to_owned(), Ipld::from("green"))].into());
     let id = thread.collection::<Ipld>("things").insert(&colour).await?;
     let ticket = thread.grant(&bob.card("Bob").await?, Role::Reader).await?;
     let joined = bob.join(&ticket).await?;
@@ -253,11 +209,8 @@ pub(crate) async fn run() -> Outcome {
 async fn open(board: &Switchboard) -> Outcome<Peer> {
     let store = MemoryStore::new();
     let endpoint = board.endpoint(&Peer::device(&store).await?);
-    Ok(Peer::builder()
-        .store(store)
-        .transport(endpoint)
-        .start()
-        .await?)
+    let peer = Peer::builder().store(store).transport(endpoint);
+    Ok(peer.start().await?)
 }
 
 #[tokio::main(flavor = "current_thread")]
