@@ -205,11 +205,12 @@ impl Builder {
             return Err(Error::TransportOfAnotherDevice);
         }
         let start = Start::of(&*self.store, self.generation)?;
-        let (mut replica, addresses, mut restored) = {
+        let (mut replica, addresses, mut restored, awaited) = {
             let view = self.store.view()?;
             let secret = Core::nonce_secret(&device);
             let replica = Replica::load(&*view, PeerKey(local.0), secret)?;
-            (replica, load_addresses(&*view)?, load_restored(&*view)?)
+            let (restored, awaited) = (load_restored(&*view)?, load_awaited(&*view)?);
+            (replica, load_addresses(&*view)?, restored, awaited)
         };
         let mut changes = Changes::new();
         if start.is_restored {
@@ -227,6 +228,7 @@ impl Builder {
             padding: self.padding,
             subscribers: Subscribers::default(),
             restored,
+            awaited,
             told: BTreeMap::new(),
             addresses,
             paused: false,
@@ -414,6 +416,18 @@ fn load_restored(view: &dyn View) -> Result<BTreeSet<ThreadId>, StoreError> {
         ControlFlow::Continue(())
     })?;
     Ok(restored)
+}
+
+/// The grants that joined threads were not seen with yet.
+fn load_awaited(view: &dyn View) -> Result<BTreeMap<ThreadId, [u8; 16]>, StoreError> {
+    let mut awaited = BTreeMap::new();
+    scan_prefix(view, Table::Meta, meta::AWAITED_PREFIX, &mut |key, row| {
+        let id = key.strip_prefix(meta::AWAITED_PREFIX);
+        let id = id.and_then(|id| id.try_into().ok()).map(ThreadId);
+        awaited.extend(id.zip(row.try_into().ok()));
+        ControlFlow::Continue(())
+    })?;
+    Ok(awaited)
 }
 
 fn load_addresses(view: &dyn View) -> Result<BTreeSet<Address>, StoreError> {

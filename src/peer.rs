@@ -229,6 +229,13 @@ impl Peer {
                 .replica
                 .join(ticket.thread, ticket.service, seat, work.changes);
             work.changes.batch.delete(Table::Meta, key);
+            let awaited = meta::key(meta::AWAITED_PREFIX, &ticket.thread.0);
+            put_meta(
+                &mut work.changes.batch,
+                &awaited,
+                ticket.granted_by.to_vec(),
+            );
+            work.core.awaited.insert(ticket.thread, ticket.granted_by);
             for address in &ticket.addresses {
                 work.remember_address(address);
             }

@@ -46,6 +46,8 @@ pub struct Member {
 pub struct ThreadStatus {
     /// What the thread is called, if its roster could be read.
     pub name: Option<String>,
+    /// What this peer may do, as far as the thread has come.
+    pub role: Option<Role>,
     /// Records that are here, of all logs.
     pub stored: u64,
     /// Records that are admitted.
@@ -257,9 +259,11 @@ impl Thread {
                 let thread = thread_mut(&mut work.core.replica, id)?;
                 let logs: Vec<_> = thread.logs().collect();
                 let name = thread.roster().name().map(str::to_owned);
+                let role = thread.governance().role(thread.seat().id());
                 let quarantined = thread.quarantined(work.view)?.len() as u64;
                 Ok(ThreadStatus {
                     name,
+                    role,
                     stored: logs.iter().map(|log| log.tip.seq).sum(),
                     admitted: logs.iter().map(|log| log.admitted).sum(),
                     outbox: work.core.replica.outbox(work.view, &id)?,

@@ -31,6 +31,9 @@ pub(crate) struct Core {
     pub(crate) subscribers: Subscribers,
     /// Threads that may have been restored from a copy: no writes before a level sync.
     pub(crate) restored: BTreeSet<ThreadId>,
+    /// Joined threads that were not seen with the grant of their ticket: the beginning of its record's
+    /// id. Until then what is here may be an older state that somebody chose to show.
+    pub(crate) awaited: BTreeMap<ThreadId, [u8; 16]>,
     /// What subscribers were told of each thread and peer, as long as there are any.
     pub(crate) told: BTreeMap<(PeerKey, ThreadId), Told>,
     /// Where peers were reachable.
@@ -72,14 +75,34 @@ impl Work<'_> {
         if self.core.restored.contains(&id) {
             return Err(Error::Restored);
         }
+        self.check_granted(id)?;
         let padding = self.core.padding;
         let thread = thread_mut(&mut self.core.replica, id)?;
         thread.set_padding(padding);
         Ok(thread)
     }
 
+    /// Checks that the grant of the ticket has come, so that nobody can show a newcomer the thread as
+    /// it was before, with the members of then.
+    fn check_granted(&mut self, id: ThreadId) -> Result<(), Error> {
+        let Some(granted_by) = self.core.awaited.get(&id) else {
+            return Ok(());
+        };
+        let thread = thread_mut(&mut self.core.replica, id)?;
+        let mut grants = thread.governance().grants_of(thread.seat().id());
+        let is_awaited = |record: RecordRef| record.id.0.starts_with(granted_by);
+        if !grants.any(|(_, grant)| grant.record.is_some_and(is_awaited)) {
+            return Err(Error::NotSyncedYet(id));
+        }
+        self.core.awaited.remove(&id);
+        let key = meta::key(meta::AWAITED_PREFIX, &id.0);
+        self.changes.batch.delete(Table::Meta, key);
+        Ok(())
+    }
+
     /// The documents of a thread, for reading; loaded when first asked for.
     pub(crate) fn documents(&mut self, id: ThreadId) -> Result<&mut Documents, Error> {
+        self.check_granted(id)?;
         let thread = thread_mut(&mut self.core.replica, id)?;
         let role = thread.governance().role(thread.seat().id());
         if role.is_some_and(|role| !role.reads()) {
@@ -438,6 +461,7 @@ pub(crate) mod meta {
     pub(crate) const ADDRESS_PREFIX: &[u8] = b"address/";
     pub(crate) const SEAT_PREFIX: &[u8] = b"seat/";
     pub(crate) const RESTORED_PREFIX: &[u8] = b"restored/";
+    pub(crate) const AWAITED_PREFIX: &[u8] = b"awaited/";
 
     pub(crate) fn key(prefix: &[u8], name: &[u8]) -> Vec<u8> {
         [prefix, name].concat()

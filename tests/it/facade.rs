@@ -314,6 +314,54 @@ fn thread_can_be_joined_before_the_granter_is_reachable() {
 }
 
 #[test]
+fn newcomer_is_not_shown_the_thread_as_it_was_before_the_grant() {
+    run(async |world| {
+        let (alice, carol) = (world.fresh().await, world.fresh().await);
+        let disk = MemoryStore::new();
+        let bob = world.online(disk.clone()).await.peer;
+        let alices = alice.create_thread("band").await.unwrap();
+        join(&alices, &carol, Role::Replicator).await;
+        let card = bob.card("Bob").await.unwrap();
+        alices.grant(&card, Role::Reader).await.unwrap();
+        alices
+            .collection("songs")
+            .put(&id("a"), &song("one"))
+            .await
+            .unwrap();
+        level(&carol).await;
+        for (one, other) in [(&alice, &carol), (&alice, &bob)] {
+            world.network.partition(one.id(), other.id());
+        }
+        let ticket = alices.grant(&card, Role::Writer).await.unwrap();
+
+        // Carol has the thread, with another grant to the same seat.
+        let bobs = bob.join(&ticket).await.unwrap();
+        connect(&bob, &carol).await;
+        level(&bob).await;
+        assert_eq!(bobs.status().await.unwrap().role, Some(Role::Reader));
+        let shown = bobs.collection::<Song>("songs").get(&id("a")).await;
+        assert!(
+            matches!(shown, Err(Error::NotSyncedYet(it)) if it == alices.id()),
+            "{shown:?}"
+        );
+        bob.close().await.unwrap();
+        let bob = world.online(disk).await.peer;
+        let songs = bob.thread(alices.id()).await.unwrap().collection("songs");
+        let early = songs.put(&id("a"), &song("two")).await;
+        assert!(
+            matches!(early, Err(Error::NotSyncedYet(_))),
+            "also after a restart: {early:?}"
+        );
+
+        world.network.heal(alice.id(), bob.id());
+        connect(&bob, &alice).await;
+        level(&bob).await;
+        assert_eq!(songs.get(&id("a")).await.unwrap(), Some(song("one")));
+        songs.put(&id("a"), &song("two")).await.unwrap();
+    });
+}
+
+#[test]
 fn thread_that_is_not_here_is_named() {
     run(async |world| {
         let pair = Pair::new(&world, Role::Writer).await;
