@@ -15,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use leno::identity::Device;
 use leno::store::MemoryStore;
-use leno::transport::{Address, DisconnectReason as Reason, Event, MESSAGE_BYTES_MAX};
+use leno::transport::{Address, DisconnectReason as Reason, Event, LinkId, MESSAGE_BYTES_MAX};
 use leno::transport::{Transport, TransportError, testing};
 use leno::{Ipld, Peer, PeerId, Role};
 use tokio::{sync::Notify, time::Instant, time::timeout_at};
@@ -36,8 +36,8 @@ struct Switchboard(Arc<(Mutex<Board>, Notify)>);
 struct Board {
     /// What waits for each open endpoint.
     queues: BTreeMap<PeerId, VecDeque<Event>>,
-    /// The number of each link, under both orders of its ends.
-    links: BTreeMap<(PeerId, PeerId), u64>,
+    /// The name of each link, under both orders of its ends.
+    links: BTreeMap<(PeerId, PeerId), LinkId>,
     links_made: u64,
 }
 
@@ -99,7 +99,7 @@ impl Transport for Endpoint {
         };
         if !board.links.contains_key(&(local, peer)) {
             board.links_made += 1;
-            let link = board.links_made;
+            let link = LinkId(board.links_made);
             for (at, peer) in [(local, peer), (peer, local)] {
                 board.links.insert((at, peer), link);
                 board.tell(at, Event::Connected { peer, link });
@@ -109,29 +109,31 @@ impl Transport for Endpoint {
         Ok(peer)
     }
 
-    async fn send(&self, peer: PeerId, bytes: Vec<u8>) -> Result<(), TransportError> {
+    async fn send(&self, link: LinkId, bytes: Vec<u8>) -> Result<(), TransportError> {
         let (from, len, max) = (self.1, bytes.len(), MESSAGE_BYTES_MAX);
         if len > max {
             return Err(TransportError::MessageTooLarge { len, max });
         }
-        let (deadline, mut first) = (Instant::now() + STALL, None);
+        let deadline = Instant::now() + STALL;
         let is_ours = |it: &&Event| matches!(it, Event::Message { from: it, .. } if *it == from);
         loop {
             // Listened for before looking, so that no change is missed.
             let changed = self.0.0.1.notified();
-            {
+            let peer = {
                 let mut board = self.0.lock();
                 board.queues.get(&from).ok_or(TransportError::Closed)?;
-                let link = board.links.get(&(peer, from)).copied();
-                let link = link.filter(|link| first.get_or_insert(*link) == link);
-                let link = link.ok_or(TransportError::NotConnected { peer })?;
+                let is_it =
+                    |((at, _), it): &(&(PeerId, PeerId), &LinkId)| *at == from && **it == link;
+                let ends = board.links.iter().find(is_it).map(|(ends, _)| *ends);
+                let (_, peer) = ends.ok_or(TransportError::LinkOver { link })?;
                 let queue = board.queues.get(&peer).into_iter().flatten();
                 if queue.filter(is_ours).count() < MESSAGES_WAITING {
                     board.tell(peer, Event::Message { from, link, bytes });
                     self.0.0.1.notify_waiters();
                     return Ok(());
                 }
-            }
+                peer
+            };
             if timeout_at(deadline, changed).await.is_err() {
                 let (millis, detail) = (STALL.as_millis() as u64, "it did not read".to_owned());
                 let (near, far) = (Reason::Stalled { millis }, Reason::Lost { detail });

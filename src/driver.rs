@@ -22,7 +22,7 @@ use leno_threads_core::store::{Store, StoreError, View};
 use leno_threads_core::sync::{Level, PeerKey};
 use leno_threads_core::thread::{Changes, ThreadEvent};
 use leno_threads_db::Flushed;
-use leno_transport_trait::{Address, Event as NetEvent, PeerId, Transport, TransportError};
+use leno_transport_trait::{Address, Event as NetEvent, LinkId, PeerId, Transport, TransportError};
 
 pub use report::{SyncReport, Traffic};
 
@@ -77,7 +77,7 @@ pub(crate) enum Command {
 enum Done {
     Sent {
         peer: PeerKey,
-        link: u64,
+        link: LinkId,
     },
     Dialled {
         address: Address,
@@ -472,10 +472,10 @@ impl Driver {
             };
             self.traffic.sent += bytes.len() as u64;
             link.is_sending = true;
-            let (transport, peer, link) = (transport.clone(), *peer, link.number);
+            let (transport, peer, link) = (transport.clone(), *peer, link.id);
             self.tasks.push(Box::pin(async move {
                 // A send that does not succeed is followed by the end of its link.
-                let _ = transport.send(PeerId(peer.0), bytes).await;
+                let _ = transport.send(link, bytes).await;
                 Done::Sent { peer, link }
             }));
         }

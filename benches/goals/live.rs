@@ -11,7 +11,7 @@ use leno_benches::measure::{Samples, now};
 use leno_benches::report::{Goal, Line, Report, Unit, shown};
 use leno_store_redb::Redb;
 use leno_transport_libp2p::{Builder as Libp2pBuilder, Libp2p};
-use leno_transport_trait::{Event as NetEvent, PeerId, Transport as _};
+use leno_transport_trait::{Event as NetEvent, LinkId, Transport as _};
 
 use crate::disk::pairs;
 use crate::floor::{self, Disk};
@@ -177,7 +177,7 @@ impl Live {
 /// Two endpoints with nothing above them, of which the second sends back what it gets.
 struct Raw {
     alice: Libp2p,
-    bob: PeerId,
+    link: LinkId,
     echo: tokio::task::JoinHandle<()>,
 }
 
@@ -189,24 +189,27 @@ impl Raw {
         let there = bob.addresses().into_iter().next();
         let echo = tokio::spawn(async move {
             while let Some(event) = bob.next().await {
-                if let NetEvent::Message { from, bytes, .. } = event
-                    && bob.send(from, bytes).await.is_err()
+                if let NetEvent::Message { link, bytes, .. } = event
+                    && bob.send(link, bytes).await.is_err()
                 {
                     return;
                 }
             }
         });
-        let bob = alice
+        alice
             .dial(&there.ok_or("the endpoint listens nowhere")?)
             .await?;
-        Ok(Self { alice, bob, echo })
+        let Some(NetEvent::Connected { link, .. }) = alice.next().await else {
+            return Err("the endpoint was dialled and has no link".into());
+        };
+        Ok(Self { alice, link, echo })
     }
 
     async fn round_trips(&self, bytes: usize) -> Outcome<Vec<Duration>> {
         let mut times = Vec::with_capacity(PER_ROUND);
         for _ in 0..PER_ROUND {
             let begun = now();
-            self.alice.send(self.bob, vec![7; bytes]).await?;
+            self.alice.send(self.link, vec![7; bytes]).await?;
             loop {
                 match self.alice.next().await.ok_or("the endpoint is closed")? {
                     NetEvent::Message { .. } => break,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use leno_threads_core::sync::{PeerKey, SyncError};
-use leno_transport_trait::{Event as NetEvent, PeerId};
+use leno_transport_trait::{Event as NetEvent, LinkId, PeerId};
 
 use super::dial::Dials;
 use crate::event::Event;
@@ -12,8 +12,8 @@ use crate::work::{Core, Work};
 /// A live connection to a peer.
 #[derive(Debug)]
 pub(super) struct Link {
-    /// The transport's number of it.
-    pub(super) number: u64,
+    /// The transport's name of it.
+    pub(super) id: LinkId,
     /// Whether a message is being sent.
     pub(super) is_sending: bool,
 }
@@ -26,9 +26,9 @@ pub(super) struct Links {
 }
 
 impl Links {
-    /// The connection with this number, unless it is over.
-    pub(super) fn link_mut(&mut self, peer: &PeerKey, number: u64) -> Option<&mut Link> {
-        self.live.get_mut(peer).filter(|link| link.number == number)
+    /// The connection of this name, unless it is over.
+    pub(super) fn link_mut(&mut self, peer: &PeerKey, id: LinkId) -> Option<&mut Link> {
+        self.live.get_mut(peer).filter(|link| link.id == id)
     }
 
     /// Ends all sessions.
@@ -62,7 +62,7 @@ impl Links {
             NetEvent::Connected { peer, link } => {
                 let key = PeerKey(peer.0);
                 let link = Link {
-                    number: link,
+                    id: link,
                     is_sending: false,
                 };
                 self.live.insert(key, link);

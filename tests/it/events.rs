@@ -1,7 +1,7 @@
 //! What a peer tells without being asked.
 
 use leno::store::MemoryStore;
-use leno::transport::Transport;
+use leno::transport::{Event as NetEvent, Transport};
 use leno::{Event, Events, PeerId, Role};
 
 use crate::support::{Pair, connect, id, join, level, run, song};
@@ -90,9 +90,12 @@ fn who_breaks_the_protocol_is_named_and_cut_off() {
         let alice = world.fresh().await;
         let mut events = alice.events().await.unwrap();
         let mallory = world.network.endpoint(PeerId([9; 32]));
-        let local = mallory.dial(&alice.addresses()[0]).await.unwrap();
-        mallory.send(local, b"garbage".to_vec()).await.unwrap();
-        mallory.send(local, b"more garbage".to_vec()).await.unwrap();
+        mallory.dial(&alice.addresses()[0]).await.unwrap();
+        let Some(NetEvent::Connected { link, .. }) = mallory.next().await else {
+            panic!("connected");
+        };
+        mallory.send(link, b"garbage".to_vec()).await.unwrap();
+        mallory.send(link, b"more garbage".to_vec()).await.unwrap();
         let refused = first(&mut events, |event| match event {
             Event::Refused { peer, error } => Some((*peer, error.clone())),
             _ => None,

@@ -1,6 +1,6 @@
 use thiserror::Error;
 
-use crate::{Address, PeerId};
+use crate::{Address, LinkId, PeerId};
 
 /// Why a [`Transport`](crate::Transport) did not do what it was asked.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -31,11 +31,12 @@ pub enum TransportError {
     /// The caller's mistake: the endpoint was closed.
     #[error("the endpoint is closed")]
     Closed,
-    /// No link to the peer is live, or it ended while waiting. Dial, then try again.
-    #[error("not connected to {peer}")]
-    NotConnected {
-        /// The peer without a link.
-        peer: PeerId,
+    /// The link ended, perhaps while waiting for room, or there never was one. Nothing was sent: what
+    /// was meant for this link may mean nothing on the next.
+    #[error("link {link} is over")]
+    LinkOver {
+        /// The link that was named.
+        link: LinkId,
     },
     /// Nobody could be reached there, now; trying later may help.
     #[error("{address} cannot be reached: {detail}")]

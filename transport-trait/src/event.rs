@@ -2,28 +2,27 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::PeerId;
+use crate::{LinkId, PeerId};
 
 /// What a transport reports through [`Transport::next`](crate::Transport::next).
 ///
 /// For every link the reports come in this order: one `Connected`, any number of `Message`, one
-/// `Disconnected`; after that the number is never seen again. Numbers of one endpoint only grow. They
-/// are its own: the two ends of a link may number it differently.
+/// `Disconnected`; after that its [`LinkId`] is never seen again.
 #[derive(Clone, Eq, PartialEq)]
 pub enum Event {
     /// A link to `peer` is live, whoever dialled.
     Connected {
         /// The device at the other end, its key proven.
         peer: PeerId,
-        /// The number of the new link.
-        link: u64,
+        /// The new link.
+        link: LinkId,
     },
     /// The link is over; what was not received by now never will be.
     Disconnected {
         /// The device that was at the other end.
         peer: PeerId,
-        /// The number that `Connected` gave.
-        link: u64,
+        /// The link that `Connected` named.
+        link: LinkId,
         /// Why it is over.
         reason: DisconnectReason,
     },
@@ -31,8 +30,8 @@ pub enum Event {
     Message {
         /// The device that sent it.
         from: PeerId,
-        /// The number of the link on which it came.
-        link: u64,
+        /// The link on which it came.
+        link: LinkId,
         /// The message, 0 to [`MESSAGE_BYTES_MAX`](crate::MESSAGE_BYTES_MAX) bytes.
         bytes: Vec<u8>,
     },

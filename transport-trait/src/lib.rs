@@ -11,8 +11,9 @@
 //! let bob = network.endpoint(PeerId([2; 32]));
 //!
 //! block_on(async {
-//!     let peer = alice.dial(&bob.addresses()[0]).await?;
-//!     alice.send(peer, b"hello".to_vec()).await?;
+//!     alice.dial(&bob.addresses()[0]).await?;
+//!     let Some(Event::Connected { link, .. }) = alice.next().await else { panic!() };
+//!     alice.send(link, b"hello".to_vec()).await?;
 //!
 //!     assert!(matches!(bob.next().await, Some(Event::Connected { .. })));
 //!     let Some(Event::Message { from, bytes, .. }) = bob.next().await else { panic!() };
@@ -29,8 +30,8 @@
 //! - A **peer** is a device that proved, while connecting, that it holds the Ed25519 key that is its
 //!   [`PeerId`]. What that device may do is decided above.
 //! - A **link** is one connection to one peer: an ordered, reliable stream of messages both ways
-//!   until it ends, and then nothing. Links are numbered, so that a late message of an old link is
-//!   told apart, and a peer has at most one live link.
+//!   until it ends, and then nothing. A peer has at most one live link. Each has a [`LinkId`] of its
+//!   own, under which messages come and go, so that none of an old link is taken for one of the next.
 //! - **Room**, not delivery, is what [`Transport::send`] waits for. Delivery is at most once; whoever
 //!   needs to know that a message arrived says so in a message of its own.
 //!
@@ -46,6 +47,7 @@
 mod address;
 mod error;
 mod event;
+mod link_id;
 pub mod memory;
 mod peer_id;
 #[cfg(feature = "test-util")]
@@ -55,5 +57,6 @@ mod transport;
 pub use address::{ADDRESS_BYTES_MAX, Address, AddressError};
 pub use error::TransportError;
 pub use event::{DisconnectReason, Event};
+pub use link_id::LinkId;
 pub use peer_id::PeerId;
 pub use transport::{MESSAGE_BYTES_MAX, Transport};

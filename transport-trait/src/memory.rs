@@ -23,7 +23,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use async_trait::async_trait;
 
-use crate::{Address, Event, MESSAGE_BYTES_MAX, PeerId, Transport, TransportError};
+use crate::{Address, Event, LinkId, MESSAGE_BYTES_MAX, PeerId, Transport, TransportError};
 use state::{Handle, State};
 
 /// How the pretended network behaves; the same for all pairs.
@@ -77,10 +77,11 @@ pub const MESSAGE_OVERHEAD_BYTES: usize = 64;
 /// let network = MemoryNetwork::new(1, slow);
 /// let (alice, bob) = (network.endpoint(PeerId([1; 32])), network.endpoint(PeerId([2; 32])));
 ///
-/// let peer = block_on(network.drive(alice.dial(&bob.addresses()[0])))?;
+/// block_on(network.drive(alice.dial(&bob.addresses()[0])))?;
 /// assert_eq!(network.now_millis(), 40);
 ///
-/// block_on(alice.send(peer, vec![1]))?;
+/// let Some(Event::Connected { link, .. }) = block_on(alice.next()) else { panic!() };
+/// block_on(alice.send(link, vec![1]))?;
 /// network.advance(20);
 /// assert!(matches!(block_on(bob.next()), Some(Event::Connected { .. })));
 /// assert!(matches!(block_on(bob.next()), Some(Event::Message { .. })));
@@ -270,7 +271,7 @@ impl Transport for MemoryTransport {
         Ok(peer)
     }
 
-    async fn send(&self, to: PeerId, message: Vec<u8>) -> Result<(), TransportError> {
+    async fn send(&self, link: LinkId, message: Vec<u8>) -> Result<(), TransportError> {
         if message.len() > MESSAGE_BYTES_MAX {
             return Err(TransportError::MessageTooLarge {
                 len: message.len(),
@@ -280,7 +281,7 @@ impl Transport for MemoryTransport {
         let mut message = Some(message);
         poll_fn(|cx| {
             self.network
-                .with(|state| state.poll_send(self.handle, to, &mut message, cx))
+                .with(|state| state.poll_send(self.handle, link, &mut message, cx))
         })
         .await
     }

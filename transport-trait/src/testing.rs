@@ -32,7 +32,7 @@ use futures_util::FutureExt;
 use futures_util::future::{join, join_all};
 
 use crate::{
-    Address, DisconnectReason, Event, MESSAGE_BYTES_MAX, PeerId, Transport, TransportError,
+    Address, DisconnectReason, Event, LinkId, MESSAGE_BYTES_MAX, PeerId, Transport, TransportError,
 };
 
 /// How many bytes a link may hold for a peer that never reads.
@@ -61,7 +61,8 @@ pub async fn check_all(factory: &impl Factory) {
     check_hang_up_is_seen_by_both(factory).await;
     check_hang_up_lets_sent_messages_arrive(factory).await;
     check_redial_gives_a_new_link(factory).await;
-    check_unknown_peer_is_refused(factory).await;
+    check_message_never_changes_its_link(factory).await;
+    check_unknown_link_is_refused(factory).await;
     check_useless_addresses_are_refused(factory).await;
     check_dialling_twice_gives_one_link(factory).await;
     check_simultaneous_dials_give_one_link(factory).await;
@@ -95,13 +96,13 @@ pub async fn check_identity_is_proven(factory: &impl Factory) {
     );
 }
 
-/// Contract 3: messages of one link arrive in order, without a gap, under their link's number.
+/// Contract 3: messages of one link arrive in order, without a gap, under their link's id.
 pub async fn check_messages_arrive_in_order(factory: &impl Factory) {
     let pair = Pair::connect(factory).await;
     let sending = async {
         for number in 0..500_u32 {
             pair.alice
-                .send(pair.bob.local(), number.to_be_bytes().to_vec())
+                .send(pair.alice_link, number.to_be_bytes().to_vec())
                 .await
                 .expect("sends");
         }
@@ -122,7 +123,7 @@ pub async fn check_message_limit_is_exact(factory: &impl Factory) {
     let pair = Pair::connect(factory).await;
     let longest: Vec<u8> = (0..MESSAGE_BYTES_MAX).map(|it| (it % 251) as u8).collect();
     let (sent, received) = join(
-        pair.alice.send(pair.bob.local(), longest.clone()),
+        pair.alice.send(pair.alice_link, longest.clone()),
         message(&pair.bob),
     )
     .await;
@@ -133,7 +134,7 @@ pub async fn check_message_limit_is_exact(factory: &impl Factory) {
     );
 
     let len = MESSAGE_BYTES_MAX + 1;
-    let refused = pair.alice.send(pair.bob.local(), vec![0; len]).await;
+    let refused = pair.alice.send(pair.alice_link, vec![0; len]).await;
     let expected = TransportError::MessageTooLarge {
         len,
         max: MESSAGE_BYTES_MAX,
@@ -150,11 +151,11 @@ pub async fn check_message_limit_is_exact(factory: &impl Factory) {
 pub async fn check_empty_message_is_a_message(factory: &impl Factory) {
     let pair = Pair::connect(factory).await;
     pair.alice
-        .send(pair.bob.local(), Vec::new())
+        .send(pair.alice_link, Vec::new())
         .await
         .expect("sends");
     pair.alice
-        .send(pair.bob.local(), vec![7])
+        .send(pair.alice_link, vec![7])
         .await
         .expect("sends");
     assert_eq!(
@@ -170,10 +171,10 @@ pub async fn check_both_ways_at_once(factory: &impl Factory) {
     const COUNT: usize = 40;
     const LANES: u8 = 3;
     let pair = Pair::connect(factory).await;
-    let (near, far) = (pair.alice.local(), pair.bob.local());
+    let (near, far) = (pair.alice_link, pair.bob_link);
     let sending = join(
-        join_all((0..LANES).map(|lane| send_lane(&pair.alice, far, lane, COUNT))),
-        join_all((0..LANES).map(|lane| send_lane(&pair.bob, near, lane, COUNT))),
+        join_all((0..LANES).map(|lane| send_lane(&pair.alice, near, lane, COUNT))),
+        join_all((0..LANES).map(|lane| send_lane(&pair.bob, far, lane, COUNT))),
     );
     let receiving = join(
         receive_lanes(&pair.alice, LANES, COUNT),
@@ -182,11 +183,11 @@ pub async fn check_both_ways_at_once(factory: &impl Factory) {
     join(sending, receiving).await;
 }
 
-async fn send_lane(from: &impl Transport, to: PeerId, lane: u8, count: usize) {
+async fn send_lane(from: &impl Transport, on: LinkId, lane: u8, count: usize) {
     for number in 0..count {
         let mut bytes = vec![lane; 20_000];
         bytes.extend((number as u32).to_be_bytes());
-        from.send(to, bytes).await.expect("sends");
+        from.send(on, bytes).await.expect("sends");
     }
 }
 
@@ -218,7 +219,7 @@ pub async fn check_slow_reader_loses_nothing(factory: &impl Factory) {
         for number in 0..COUNT {
             let bytes = vec![number as u8; 100_000];
             pair.alice
-                .send(pair.bob.local(), bytes)
+                .send(pair.alice_link, bytes)
                 .await
                 .expect("sends");
         }
@@ -240,7 +241,7 @@ pub async fn check_peer_that_never_reads_is_cut(factory: &impl Factory) {
     let pair = Pair::connect(factory).await;
     let mut accepted = 0;
     let refusal = loop {
-        match pair.alice.send(pair.bob.local(), vec![0; 256 * 1024]).await {
+        match pair.alice.send(pair.alice_link, vec![0; 256 * 1024]).await {
             Ok(()) => accepted += 256 * 1024,
             Err(refusal) => break refusal,
         }
@@ -249,10 +250,10 @@ pub async fn check_peer_that_never_reads_is_cut(factory: &impl Factory) {
             "4: queues are bounded in bytes"
         );
     };
-    let peer = pair.bob.local();
+    let link = pair.alice_link;
     assert_eq!(
         refusal,
-        TransportError::NotConnected { peer },
+        TransportError::LinkOver { link },
         "4: the link is cut"
     );
     let reason = disconnected(&pair.alice, pair.alice_link).await;
@@ -267,10 +268,11 @@ pub async fn check_hang_up_is_seen_by_both(factory: &impl Factory) {
     let pair = Pair::connect(factory).await;
     let peer = pair.bob.local();
     pair.alice.hang_up(peer).await;
-    let refused = pair.alice.send(peer, vec![1]).await;
+    let link = pair.alice_link;
+    let refused = pair.alice.send(link, vec![1]).await;
     assert_eq!(
         refused,
-        Err(TransportError::NotConnected { peer }),
+        Err(TransportError::LinkOver { link }),
         "hang_up: send refuses"
     );
     pair.alice.hang_up(peer).await;
@@ -292,7 +294,7 @@ pub async fn check_hang_up_lets_sent_messages_arrive(factory: &impl Factory) {
     let pair = Pair::connect(factory).await;
     for number in 0..20_u8 {
         pair.alice
-            .send(pair.bob.local(), vec![number; 50_000])
+            .send(pair.alice_link, vec![number; 50_000])
             .await
             .expect("sends");
     }
@@ -311,7 +313,7 @@ pub async fn check_hang_up_lets_sent_messages_arrive(factory: &impl Factory) {
     );
 }
 
-/// After `hang_up`, from either side, `dial` makes a new link with a new number.
+/// After `hang_up`, from either side, `dial` makes a new link with a new id.
 pub async fn check_redial_gives_a_new_link(factory: &impl Factory) {
     let mut pair = Pair::connect(factory).await;
     for round in 0..4 {
@@ -346,7 +348,7 @@ pub async fn check_redial_gives_a_new_link(factory: &impl Factory) {
         let ((_, alice_link), (_, bob_link)) = join(connected(near), connected(far)).await;
         assert!(
             alice_link > pair.alice_link,
-            "redial: a new link has a higher number"
+            "redial: a new link has a greater id"
         );
         assert!(bob_link > pair.bob_link, "redial: on both sides");
         (pair.alice_link, pair.bob_link) = (alice_link, bob_link);
@@ -354,17 +356,73 @@ pub async fn check_redial_gives_a_new_link(factory: &impl Factory) {
     }
 }
 
-/// `send` to somebody who is not connected is refused by name.
-pub async fn check_unknown_peer_is_refused(factory: &impl Factory) {
+/// Contract 3: what is sent on a link that is over, or waits for room when it ends, is refused by
+/// name and arrives nowhere, although the same peer has a new link by then.
+pub async fn check_message_never_changes_its_link(factory: &impl Factory) {
+    for waits in [false, true] {
+        let mut pair = Pair::connect(factory).await;
+        let old = pair.alice_link;
+        // Long enough for a queue to be full with it; bob reads nothing before the new link.
+        let of_old = || vec![7; MESSAGE_BYTES_MAX];
+        let mut accepted = 0;
+        let mut waiting = None;
+        while waits && waiting.is_none() {
+            let mut sending = pair.alice.send(old, of_old());
+            match (&mut sending).now_or_never() {
+                Some(sent) => sent.expect("sends"),
+                None => waiting = Some(sending),
+            }
+            accepted += MESSAGE_BYTES_MAX;
+            assert!(
+                accepted <= UNREAD_BYTES_MAX,
+                "4: queues are bounded in bytes"
+            );
+        }
+        pair.alice.hang_up(pair.bob.local()).await;
+        let over = Err(TransportError::LinkOver { link: old });
+        let dialling = async {
+            assert_eq!(
+                disconnected(&pair.alice, old).await,
+                DisconnectReason::HungUp
+            );
+            pair.alice.dial(&address(&pair.bob)).await.expect("dials");
+            connected(&pair.alice).await.1
+        };
+        // Whatever came of the old link comes before its end.
+        let reading = async {
+            loop {
+                match pair.bob.next().await {
+                    Some(Event::Message { link, .. }) if link == pair.bob_link => {}
+                    Some(Event::Disconnected { link, .. }) if link == pair.bob_link => break,
+                    other => panic!("3: {other:?} before the end of the old link"),
+                }
+            }
+            connected(&pair.bob).await.1
+        };
+        let (alice_link, bob_link) = join(dialling, reading).await;
+        if let Some(waiting) = waiting {
+            assert_eq!(waiting.await, over, "3: it waited for the old link");
+        }
+        let late = pair.alice.send(old, of_old()).await;
+        assert_eq!(late, over, "3: an old link stays over");
+        (pair.alice_link, pair.bob_link) = (alice_link, bob_link);
+        // Panics if anything else came first.
+        pair.exchange().await;
+        pair.part().await;
+    }
+}
+
+/// `send` on a link that never was is refused by name.
+pub async fn check_unknown_link_is_refused(factory: &impl Factory) {
     let alice = factory.endpoint().await;
-    let peer = PeerId([0xee; 32]);
-    let refused = alice.send(peer, vec![1]).await;
+    let link = LinkId(u64::MAX);
+    let refused = alice.send(link, vec![1]).await;
     assert_eq!(
         refused,
-        Err(TransportError::NotConnected { peer }),
-        "send: unknown peer"
+        Err(TransportError::LinkOver { link }),
+        "send: unknown link"
     );
-    alice.hang_up(peer).await;
+    alice.hang_up(PeerId([0xee; 32])).await;
 }
 
 /// `dial` names what is wrong with an address.
@@ -441,7 +499,7 @@ pub async fn check_close_ends_everything(factory: &impl Factory) {
         "close: next is None for good"
     );
     assert_eq!(pair.alice.addresses(), [], "close: no addresses are left");
-    let refused = pair.alice.send(pair.bob.local(), vec![1]).await;
+    let refused = pair.alice.send(pair.alice_link, vec![1]).await;
     assert_eq!(refused, Err(TransportError::Closed), "close: send refuses");
     let refused = pair.alice.dial(&address(&pair.bob)).await;
     assert_eq!(refused, Err(TransportError::Closed), "close: dial refuses");
@@ -455,7 +513,7 @@ pub async fn check_next_is_cancel_safe(factory: &impl Factory) {
     let sending = async {
         for number in 0..200_u8 {
             pair.alice
-                .send(pair.bob.local(), vec![number])
+                .send(pair.alice_link, vec![number])
                 .await
                 .expect("sends");
         }
@@ -481,8 +539,8 @@ pub async fn check_next_is_cancel_safe(factory: &impl Factory) {
 struct Pair<T> {
     alice: T,
     bob: T,
-    alice_link: u64,
-    bob_link: u64,
+    alice_link: LinkId,
+    bob_link: LinkId,
 }
 
 impl<T: Transport> Pair<T> {
@@ -504,8 +562,11 @@ impl<T: Transport> Pair<T> {
 
     /// Sends a message each way; any other event on the way breaks contract 2.
     async fn exchange(&self) {
-        let (near, far) = (self.alice.local(), self.bob.local());
-        let sent = join(self.alice.send(far, vec![1]), self.bob.send(near, vec![2])).await;
+        let sent = join(
+            self.alice.send(self.alice_link, vec![1]),
+            self.bob.send(self.bob_link, vec![2]),
+        )
+        .await;
         assert_eq!(sent, (Ok(()), Ok(())), "send: the link is live");
         let (near, far) = join(message(&self.alice), message(&self.bob)).await;
         assert_eq!(
@@ -534,21 +595,21 @@ fn address(of: &impl Transport) -> Address {
         .expect("addresses: an open endpoint has one")
 }
 
-async fn connected(at: &impl Transport) -> (PeerId, u64) {
+async fn connected(at: &impl Transport) -> (PeerId, LinkId) {
     match at.next().await {
         Some(Event::Connected { peer, link }) => (peer, link),
         other => panic!("expected Connected, not {other:?}"),
     }
 }
 
-async fn disconnected(at: &impl Transport, expected: u64) -> DisconnectReason {
+async fn disconnected(at: &impl Transport, expected: LinkId) -> DisconnectReason {
     match at.next().await {
         Some(Event::Disconnected { link, reason, .. }) if link == expected => reason,
         other => panic!("expected Disconnected of link {expected}, not {other:?}"),
     }
 }
 
-async fn message(at: &impl Transport) -> (PeerId, u64, Vec<u8>) {
+async fn message(at: &impl Transport) -> (PeerId, LinkId, Vec<u8>) {
     match at.next().await {
         Some(Event::Message { from, link, bytes }) => (from, link, bytes),
         other => panic!("expected Message, not {other:?}"),

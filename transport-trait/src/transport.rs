@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 
-use crate::{Address, Event, PeerId, TransportError};
+use crate::{Address, Event, LinkId, PeerId, TransportError};
 
 /// The longest message in bytes: a batch of 1 MiB and 64 KiB for what is around it.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024 + 64 * 1024;
@@ -13,14 +13,15 @@ pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024 + 64 * 1024;
 /// 2. A peer has at most one live link. If two sides dial at once, both report the same one
 ///    connection; the other is closed without a word.
 /// 3. Messages of one link arrive in the order in which their `send` calls were made, at most once,
-///    without a gap. When a link ends, the messages not yet received are gone.
+///    without a gap. When a link ends, the messages not yet received are gone: none of them, nor one
+///    that still waited for room, ever leaves or arrives on another link.
 /// 4. Every queue is bounded, in bytes. A full queue makes [`send`](Self::send) wait; a peer that
 ///    takes nothing for longer than the stall bound (30 s unless configured) loses the link.
 /// 5. Messages are received only as fast as [`next`](Self::next) is called. If nobody calls it,
 ///    links may end as stalled.
 /// 6. An implementation may dial again by itself when a link it dialled was lost, until
 ///    [`hang_up`](Self::hang_up), from either side, or [`close`](Self::close); it then reports
-///    `Connected` with a new number. It never dials an address that it was not given.
+///    `Connected` with a new [`LinkId`]. It never dials an address that it was not given.
 /// 7. Dropping the endpoint ends everything that it started.
 ///
 /// All methods may be called from many tasks at once. The checks in `testing` (feature `test-util`)
@@ -51,7 +52,9 @@ pub trait Transport: Send + Sync {
     /// - [`TransportError::Closed`] after `close`.
     async fn dial(&self, address: &Address) -> Result<PeerId, TransportError>;
 
-    /// Hands a message over for sending, as soon as there is room for it.
+    /// Hands a message over for sending on a link, as soon as there is room for it.
+    ///
+    /// A link is named, not a peer: a message belongs to what was said before it on its link.
     ///
     /// `Ok` means queued, not delivered. An empty message is a message. Cancel-safe: a future dropped
     /// before it resolved sent nothing. Not idempotent. Two calls are ordered if the second began
@@ -60,9 +63,9 @@ pub trait Transport: Send + Sync {
     /// # Errors
     ///
     /// - [`TransportError::MessageTooLarge`] above [`MESSAGE_BYTES_MAX`]; the link is unharmed.
-    /// - [`TransportError::NotConnected`] if no link is live, or it ended while waiting for room.
+    /// - [`TransportError::LinkOver`] if the link is not live, or ended while waiting for room.
     /// - [`TransportError::Closed`] after `close`.
-    async fn send(&self, to: PeerId, message: Vec<u8>) -> Result<(), TransportError>;
+    async fn send(&self, link: LinkId, message: Vec<u8>) -> Result<(), TransportError>;
 
     /// Waits for the next event; `None` once the endpoint is closed.
     ///

@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use leno_transport_trait::{DisconnectReason, PeerId};
+use leno_transport_trait::{DisconnectReason, LinkId, PeerId};
 use libp2p::Multiaddr;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
@@ -220,8 +220,14 @@ impl Behaviour {
         }
         self.links_made += 1;
         let inbox = self.shared.inbox.clone();
-        let (link, outgoing) = Link::open(peer, self.links_made, inbox, self.queue_bytes);
-        lock(&self.shared.links).insert(peer, link.clone());
+        let id = LinkId(self.links_made);
+        let (link, outgoing) = {
+            // Held while it is reported, so that whoever reads of the link finds it.
+            let mut links = lock(&self.shared.links);
+            let (link, outgoing) = Link::open(peer, id, inbox, self.queue_bytes);
+            links.insert(id, link.clone());
+            (link, outgoing)
+        };
         self.live.insert(
             peer,
             Live {
@@ -241,7 +247,7 @@ impl Behaviour {
     /// Takes the link out of use and reports its end, if there is one.
     fn end(&mut self, peer: PeerId, reason: DisconnectReason) -> Option<Live> {
         let live = self.live.remove(&peer)?;
-        lock(&self.shared.links).remove(&peer);
+        lock(&self.shared.links).remove(&live.link.id);
         live.link.end(reason.clone());
         // A connection that replaces another one was begun with the greeting of before.
         if reason != DisconnectReason::Replaced {

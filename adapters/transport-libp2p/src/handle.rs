@@ -3,7 +3,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use leno_transport_trait::{Address, Event, PeerId, Transport, TransportError};
+use leno_transport_trait::{Address, Event, LinkId, PeerId, Transport, TransportError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -77,7 +77,7 @@ impl Transport for Libp2p {
         answer.unwrap_or(Err(TransportError::Closed))
     }
 
-    async fn send(&self, to: PeerId, message: Vec<u8>) -> Result<(), TransportError> {
+    async fn send(&self, link: LinkId, message: Vec<u8>) -> Result<(), TransportError> {
         if self.shared.inbox.is_closed() {
             return Err(TransportError::Closed);
         }
@@ -85,15 +85,15 @@ impl Transport for Libp2p {
         if len > max {
             return Err(TransportError::MessageTooLarge { len, max });
         }
-        let link = lock(&self.shared.links).get(&to).cloned();
-        let sent = match link {
-            Some(link) => link.send(message).await,
+        let live = lock(&self.shared.links).get(&link).cloned();
+        let sent = match live {
+            Some(live) => live.send(message).await,
             None => false,
         };
         if sent {
             Ok(())
         } else {
-            Err(TransportError::NotConnected { peer: to })
+            Err(TransportError::LinkOver { link })
         }
     }
 

@@ -10,8 +10,9 @@
 //! let alice = Libp2p::listen(Builder::new([1; 32]).listen_on(here)).await?;
 //! let bob = Libp2p::listen(Builder::new([2; 32]).listen_on(here)).await?;
 //!
-//! let peer = alice.dial(&bob.addresses()[0]).await?;
-//! alice.send(peer, b"hello".to_vec()).await?;
+//! alice.dial(&bob.addresses()[0]).await?;
+//! let Some(Event::Connected { link, .. }) = alice.next().await else { panic!() };
+//! alice.send(link, b"hello".to_vec()).await?;
 //!
 //! assert!(matches!(bob.next().await, Some(Event::Connected { .. })));
 //! let Some(Event::Message { from, bytes, .. }) = bob.next().await else { panic!() };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use futures_util::io::BufReader;
 use futures_util::{AsyncRead, AsyncReadExt, AsyncWrite};
-use leno_transport_trait::{DisconnectReason, Event, PeerId};
+use leno_transport_trait::{DisconnectReason, Event, LinkId, PeerId};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
@@ -153,7 +153,7 @@ pub(crate) enum Outgoing {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) peer: PeerId,
-    pub(crate) number: u64,
+    pub(crate) id: LinkId,
     /// Held while reporting, so that nothing of a link is reported after its end.
     open: Mutex<bool>,
     ended: Notify,
@@ -168,18 +168,18 @@ impl Link {
     /// The channel has no bound of its own: `room` bounds it.
     pub(crate) fn open(
         peer: PeerId,
-        number: u64,
+        id: LinkId,
         inbox: Arc<Inbox>,
         queue_bytes: usize,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<Outgoing>) {
         let (outgoing, receiver) = mpsc::unbounded_channel();
-        inbox.push(Event::Connected { peer, link: number }, None);
+        inbox.push(Event::Connected { peer, link: id }, None);
         let room = Room::new(queue_bytes);
         let open = Mutex::new(true);
         (
             Arc::new(Self {
                 peer,
-                number,
+                id,
                 open,
                 ended: Notify::new(),
                 inbox,
@@ -205,7 +205,7 @@ impl Link {
         let mut open = lock(&self.open);
         let first = std::mem::replace(&mut *open, false);
         if first {
-            let (peer, link) = (self.peer, self.number);
+            let (peer, link) = (self.peer, self.id);
             self.inbox
                 .push(Event::Disconnected { peer, link, reason }, None);
             self.room.semaphore.close();
@@ -227,7 +227,7 @@ impl Link {
         if *open {
             let event = Event::Message {
                 from: self.peer,
-                link: self.number,
+                link: self.id,
                 bytes,
             };
             self.inbox.push(event, permit);
@@ -235,8 +235,8 @@ impl Link {
     }
 }
 
-/// The live links by peer: at most one each.
-pub(crate) type Links = Mutex<BTreeMap<PeerId, Arc<Link>>>;
+/// The live links: at most one to each peer.
+pub(crate) type Links = Mutex<BTreeMap<LinkId, Arc<Link>>>;
 
 /// Carries messages both ways until the link ends, and says why it did.
 pub(crate) async fn run(

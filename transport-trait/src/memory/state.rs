@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::task::{Context, Poll, Waker};
 
 use super::{Conditions, MESSAGE_OVERHEAD_BYTES};
-use crate::{Address, DisconnectReason, Event, PeerId, TransportError};
+use crate::{Address, DisconnectReason, Event, LinkId, PeerId, TransportError};
 
 /// Names one endpoint of one life of a device; a restart makes the handles before it void.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -44,9 +44,9 @@ pub(super) struct State {
     rng: SplitMix,
     conditions: Conditions,
     endpoints: BTreeMap<PeerId, Endpoint>,
-    links: BTreeMap<u64, Link>,
+    links: BTreeMap<LinkId, Link>,
     /// The link that is being made between two devices; keys as of `pair`.
-    openings: BTreeMap<(PeerId, PeerId), u64>,
+    openings: BTreeMap<(PeerId, PeerId), LinkId>,
     partitions: BTreeSet<(PeerId, PeerId)>,
     /// The second part of the key keeps what is due at the same time in order of planning.
     schedule: BTreeMap<(u64, u64), Action>,
@@ -60,7 +60,7 @@ struct Endpoint {
     closed: bool,
     inbox: VecDeque<Event>,
     /// The link that this side holds to be live, by peer.
-    links: BTreeMap<PeerId, u64>,
+    links: BTreeMap<PeerId, LinkId>,
     /// Whom to dial again after a loss.
     wanted: BTreeSet<PeerId>,
     readers: Vec<Waker>,
@@ -93,25 +93,25 @@ struct Way {
 
 enum Action {
     Open {
-        link: u64,
+        link: LinkId,
     },
     Deliver {
-        link: u64,
+        link: LinkId,
         way: usize,
         bytes: Vec<u8>,
     },
     Break {
-        link: u64,
+        link: LinkId,
     },
     /// The receiving end of `way` learns that the sending end let go.
     End {
-        link: u64,
+        link: LinkId,
         way: usize,
         reason: DisconnectReason,
     },
     /// A timer: does the way still make progress?
     Watch {
-        link: u64,
+        link: LinkId,
         way: usize,
         taken: u64,
     },
@@ -233,7 +233,7 @@ impl State {
                 peer,
                 life: old.life,
             };
-            let links: Vec<u64> = self
+            let links: Vec<LinkId> = self
                 .endpoints
                 .get(&peer)
                 .map_or_else(Vec::new, |it| it.links.values().copied().collect());
@@ -341,7 +341,7 @@ impl State {
         &mut self,
         from: Handle,
         to: PeerId,
-        opening: &mut Option<u64>,
+        opening: &mut Option<LinkId>,
         cx: &Context<'_>,
     ) -> Poll<Result<(), Refusal>> {
         let Some(endpoint) = self.endpoint_mut(from) else {
@@ -370,7 +370,7 @@ impl State {
     }
 
     /// Begins to make a link, or joins the making of one.
-    fn begin(&mut self, from: PeerId, to: PeerId) -> Result<u64, Refusal> {
+    fn begin(&mut self, from: PeerId, to: PeerId) -> Result<LinkId, Refusal> {
         let ends = pair(from, to);
         if self.partitions.contains(&ends) {
             return Err(Refusal::Partitioned);
@@ -396,7 +396,7 @@ impl State {
         {
             at = at.max(old.ways[0].arrives_at).max(old.ways[1].arrives_at);
         }
-        let number = self.count();
+        let number = LinkId(self.count());
         let mut link = Link {
             ends: [ends.0, ends.1],
             dialled: [false; 2],
@@ -409,7 +409,7 @@ impl State {
         Ok(number)
     }
 
-    fn open(&mut self, number: u64) {
+    fn open(&mut self, number: LinkId) {
         let Some(link) = self.links.get(&number) else {
             return;
         };
@@ -478,7 +478,7 @@ impl State {
     }
 
     /// Lets the far end of a link learn, after all that is on the way, that the near end is gone.
-    fn let_go(&mut self, number: u64, near: PeerId, far: PeerId, reason: DisconnectReason) {
+    fn let_go(&mut self, number: LinkId, near: PeerId, far: PeerId, reason: DisconnectReason) {
         let latency = self.latency();
         let Some(link) = self.links.get_mut(&number) else {
             return;
@@ -504,7 +504,7 @@ impl State {
     }
 
     /// Ends a link at one end.
-    fn end(&mut self, number: u64, index: usize, reason: DisconnectReason) {
+    fn end(&mut self, number: LinkId, index: usize, reason: DisconnectReason) {
         let Some(ends) = self.links.get(&number).map(|it| it.ends) else {
             return;
         };
@@ -543,7 +543,7 @@ impl State {
         self.forget_if_over(number);
     }
 
-    fn break_link(&mut self, number: u64, detail: &str) {
+    fn break_link(&mut self, number: LinkId, detail: &str) {
         for index in [0, 1] {
             self.end(
                 number,
@@ -555,7 +555,7 @@ impl State {
         }
     }
 
-    fn forget_if_over(&mut self, number: u64) {
+    fn forget_if_over(&mut self, number: LinkId) {
         let Some(ends) = self.links.get(&number).map(|it| it.ends) else {
             return;
         };
@@ -571,7 +571,7 @@ impl State {
     pub(super) fn partition(&mut self, a: PeerId, b: PeerId) {
         self.partitions.insert(pair(a, b));
         self.abandon_opening(a, b);
-        let links: Vec<u64> = self
+        let links: Vec<LinkId> = self
             .links
             .iter()
             .filter(|(_, it)| pair(it.ends[0], it.ends[1]) == pair(a, b))
@@ -622,21 +622,21 @@ impl State {
     pub(super) fn poll_send(
         &mut self,
         from: Handle,
-        to: PeerId,
+        number: LinkId,
         message: &mut Option<Vec<u8>>,
         cx: &Context<'_>,
     ) -> Poll<Result<(), TransportError>> {
         let Some(endpoint) = self.endpoint(from) else {
             return Poll::Ready(Err(TransportError::Closed));
         };
-        let number = endpoint.links.get(&to).copied();
-        let Some((number, link)) = number.and_then(|it| Some((it, self.links.get_mut(&it)?)))
-        else {
-            return Poll::Ready(Err(TransportError::NotConnected { peer: to }));
+        let is_live = endpoint.links.values().any(|it| *it == number);
+        let over = Poll::Ready(Err(TransportError::LinkOver { link: number }));
+        let Some(link) = self.links.get_mut(&number).filter(|_| is_live) else {
+            return over;
         };
         let index = link.way_from(from.peer);
         let (Some(way), Some(bytes)) = (link.ways.get_mut(index), message.take()) else {
-            return Poll::Ready(Err(TransportError::NotConnected { peer: to }));
+            return over;
         };
         let cost = bytes.len().saturating_add(MESSAGE_OVERHEAD_BYTES);
         let fits = way.outstanding.saturating_add(cost) <= self.conditions.queue_bytes;
@@ -665,7 +665,7 @@ impl State {
     }
 
     /// Puts a message on its way.
-    fn dispatch(&mut self, number: u64, index: usize, bytes: Vec<u8>) {
+    fn dispatch(&mut self, number: LinkId, index: usize, bytes: Vec<u8>) {
         let latency = self.latency();
         let lost = self.rng.below(1_000_000) < u64::from(self.conditions.loss_per_million);
         let transmission = self.conditions.bytes_per_second.map_or(0, |rate| {
@@ -695,7 +695,7 @@ impl State {
         self.plan(at, action);
     }
 
-    fn deliver(&mut self, number: u64, index: usize, bytes: Vec<u8>) {
+    fn deliver(&mut self, number: LinkId, index: usize, bytes: Vec<u8>) {
         let Some(ends) = self.links.get(&number).map(|it| it.ends) else {
             return;
         };
@@ -720,7 +720,7 @@ impl State {
     }
 
     /// Makes room for what the receiver took.
-    fn take(&mut self, number: u64, from: PeerId, len: usize) {
+    fn take(&mut self, number: LinkId, from: PeerId, len: usize) {
         let Some(link) = self.links.get_mut(&number) else {
             return;
         };
@@ -735,7 +735,7 @@ impl State {
         self.woken.append(&mut way.senders);
     }
 
-    fn watch(&mut self, number: u64, index: usize, seen: u64) {
+    fn watch(&mut self, number: LinkId, index: usize, seen: u64) {
         let stall_millis = self.conditions.stall_millis;
         let Some(way) = self
             .links

@@ -48,14 +48,22 @@ fn slow_network_conforms() {
     });
 }
 
-/// Two endpoints that are connected, ALICE having dialled, and have read so.
-fn connected(network: &MemoryNetwork) -> (MemoryTransport, MemoryTransport) {
+/// Two endpoints that are connected, ALICE having dialled, and have read so; and their first link,
+/// which both ends of this network name alike.
+fn connected(network: &MemoryNetwork) -> (MemoryTransport, MemoryTransport, LinkId) {
     let (alice, bob) = (network.endpoint(ALICE), network.endpoint(BOB));
     block_on(network.drive(alice.dial(&bob.addresses()[0]))).unwrap();
-    for endpoint in [&alice, &bob] {
-        assert!(matches!(event(endpoint), Some(Event::Connected { .. })));
+    let (near, far) = (link_up(&alice), link_up(&bob));
+    assert_eq!(near, far);
+    (alice, bob, near)
+}
+
+/// The link that came up just now.
+fn link_up(at: &MemoryTransport) -> LinkId {
+    match event(at) {
+        Some(Event::Connected { link, .. }) => link,
+        other => panic!("{other:?}"),
     }
-    (alice, bob)
 }
 
 /// The event that is there now.
@@ -63,8 +71,8 @@ fn event(at: &MemoryTransport) -> Option<Event> {
     at.next().now_or_never().flatten()
 }
 
-fn send(from: &MemoryTransport, to: PeerId, bytes: &[u8]) {
-    block_on(from.send(to, bytes.to_vec())).unwrap();
+fn send(from: &MemoryTransport, on: LinkId, bytes: &[u8]) {
+    block_on(from.send(on, bytes.to_vec())).unwrap();
 }
 
 fn with_latency(latency_millis: RangeInclusive<u64>) -> Conditions {
@@ -77,8 +85,8 @@ fn with_latency(latency_millis: RangeInclusive<u64>) -> Conditions {
 #[test]
 fn messages_take_the_latency() {
     let network = MemoryNetwork::new(1, with_latency(30..=30));
-    let (alice, bob) = connected(&network);
-    send(&alice, BOB, b"x");
+    let (alice, bob, link) = connected(&network);
+    send(&alice, link, b"x");
     network.advance(29);
     assert_eq!(event(&bob), None);
     network.advance(1);
@@ -88,9 +96,9 @@ fn messages_take_the_latency() {
 #[test]
 fn messages_never_overtake_one_another() {
     let network = MemoryNetwork::new(3, with_latency(0..=100));
-    let (alice, bob) = connected(&network);
+    let (alice, bob, link) = connected(&network);
     for number in 0..50 {
-        send(&alice, BOB, &[number]);
+        send(&alice, link, &[number]);
     }
     network.settle();
     for number in 0..50 {
@@ -105,9 +113,9 @@ fn bandwidth_spaces_messages() {
         ..Conditions::default()
     };
     let network = MemoryNetwork::new(1, conditions);
-    let (alice, bob) = connected(&network);
-    send(&alice, BOB, &[0; 500]);
-    send(&alice, BOB, &[0; 500]);
+    let (alice, bob, link) = connected(&network);
+    send(&alice, link, &[0; 500]);
+    send(&alice, link, &[0; 500]);
     network.advance(500);
     assert!(matches!(event(&bob), Some(Event::Message { .. })));
     assert_eq!(event(&bob), None);
@@ -119,12 +127,12 @@ fn bandwidth_spaces_messages() {
 #[test]
 fn lost_message_breaks_the_link_and_the_dialler_dials_again() {
     let network = MemoryNetwork::new(1, Conditions::default());
-    let (alice, bob) = connected(&network);
+    let (alice, bob, link) = connected(&network);
     network.set_conditions(Conditions {
         loss_per_million: 1_000_000,
         ..Conditions::default()
     });
-    send(&alice, BOB, b"x");
+    send(&alice, link, b"x");
     for endpoint in [&alice, &bob] {
         let reason = match event(endpoint) {
             Some(Event::Disconnected { reason, .. }) => reason,
@@ -142,7 +150,7 @@ fn lost_message_breaks_the_link_and_the_dialler_dials_again() {
 #[test]
 fn partition_cuts_refuses_and_heals() {
     let network = MemoryNetwork::new(1, Conditions::default());
-    let (alice, bob) = connected(&network);
+    let (alice, bob, _) = connected(&network);
     network.partition(BOB, ALICE);
     for endpoint in [&alice, &bob] {
         assert!(matches!(event(endpoint), Some(Event::Disconnected { .. })));
@@ -164,7 +172,7 @@ fn partition_cuts_refuses_and_heals() {
 #[test]
 fn hung_up_peer_is_not_dialled_again() {
     let network = MemoryNetwork::new(1, Conditions::default());
-    let (alice, bob) = connected(&network);
+    let (alice, bob, _) = connected(&network);
     block_on(bob.hang_up(ALICE));
     assert!(matches!(event(&alice), Some(Event::Disconnected { .. })));
     network.advance(100_000);
@@ -174,15 +182,15 @@ fn hung_up_peer_is_not_dialled_again() {
 #[test]
 fn restart_loses_links_and_is_found_again() {
     let network = MemoryNetwork::new(1, Conditions::default());
-    let (alice, old) = connected(&network);
+    let (alice, old, _) = connected(&network);
     let bob = network.endpoint(BOB);
     assert_eq!(block_on(old.next()), None);
     assert!(matches!(event(&alice), Some(Event::Disconnected { .. })));
     network.advance(1_000);
-    assert!(matches!(event(&alice), Some(Event::Connected { .. })));
-    assert!(matches!(event(&bob), Some(Event::Connected { .. })));
+    let link = link_up(&alice);
+    assert_eq!(link, link_up(&bob));
     drop(old);
-    send(&alice, BOB, b"x");
+    send(&alice, link, b"x");
     assert!(matches!(event(&bob), Some(Event::Message { .. })));
 }
 
@@ -193,10 +201,10 @@ fn full_queue_waits_for_the_reader() {
         ..Conditions::default()
     };
     let network = MemoryNetwork::new(1, conditions);
-    let (alice, bob) = connected(&network);
-    send(&alice, BOB, &[1; 100]);
-    send(&alice, BOB, &[2; 100]);
-    let mut third = alice.send(BOB, vec![3; 100]);
+    let (alice, bob, link) = connected(&network);
+    send(&alice, link, &[1; 100]);
+    send(&alice, link, &[2; 100]);
+    let mut third = alice.send(link, vec![3; 100]);
     assert_eq!((&mut third).now_or_never(), None);
     assert!(matches!(event(&bob), Some(Event::Message { .. })));
     assert_eq!(third.now_or_never(), Some(Ok(())));
@@ -209,9 +217,9 @@ fn dropped_send_sends_nothing() {
         ..Conditions::default()
     };
     let network = MemoryNetwork::new(1, conditions);
-    let (alice, bob) = connected(&network);
-    send(&alice, BOB, &[1; 100]);
-    assert_eq!(alice.send(BOB, vec![2; 100]).now_or_never(), None);
+    let (alice, bob, link) = connected(&network);
+    send(&alice, link, &[1; 100]);
+    assert_eq!(alice.send(link, vec![2; 100]).now_or_never(), None);
     assert!(matches!(event(&bob), Some(Event::Message { .. })));
     assert_eq!(event(&bob), None);
 }
@@ -225,16 +233,20 @@ fn story(seed: u64) -> Vec<(u64, Option<Event>)> {
         ..Conditions::default()
     };
     let network = MemoryNetwork::new(seed, conditions);
-    let (alice, bob) = connected(&network);
+    let (alice, bob, mut link) = connected(&network);
     let mut seen = Vec::new();
     for number in 0..200_u8 {
         let _ = block_on(network.drive(join(
-            async { alice.send(BOB, vec![number; 50]).await },
-            async { bob.send(ALICE, vec![number; 20]).await },
+            async { alice.send(link, vec![number; 50]).await },
+            async { bob.send(link, vec![number; 20]).await },
         )));
         network.advance(10);
         for endpoint in [&alice, &bob] {
-            seen.push((network.now_millis(), event(endpoint)));
+            let event = event(endpoint);
+            if let Some(Event::Connected { link: next, .. }) = event {
+                link = next;
+            }
+            seen.push((network.now_millis(), event));
         }
     }
     seen

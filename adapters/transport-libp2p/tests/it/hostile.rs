@@ -114,7 +114,7 @@ fn peer_that_begins_anew_replaces_its_link() {
         // The same greeting again is a duplicate, of which nothing is heard.
         let duplicate = begin(2, 33);
         assert!(duplicate.await.is_err(), "its stream was closed");
-        alice.send(peer, vec![1]).await.unwrap();
+        alice.send(new, vec![1]).await.unwrap();
         alice.hang_up(peer).await;
         assert_eq!(disconnected(&alice).await, (new, DisconnectReason::HungUp));
         first.abort();

@@ -1,6 +1,6 @@
 use futures_util::future::{join, join_all};
 use leno_transport_libp2p::ListenError;
-use leno_transport_trait::TransportError;
+use leno_transport_trait::{LinkId, TransportError};
 
 use super::*;
 
@@ -55,9 +55,9 @@ fn another_device_than_the_address_names_is_refused() {
                 found: bob.local(),
             };
             assert_eq!(alice.dial(&mixed).await, Err(expected));
-            let peer = bob.local();
-            let refused = alice.send(peer, vec![1]).await;
-            assert_eq!(refused, Err(TransportError::NotConnected { peer }));
+            // No link came of it: the next one is the first.
+            alice.dial(&address(&bob)).await.unwrap();
+            assert_eq!(connected(&alice).await, (bob.local(), LinkId(1)));
         }
     });
 }
@@ -95,7 +95,7 @@ fn restarted_peer_is_dialled_again() {
             let (again, second) = connected(&alice).await;
             assert_eq!(again, peer);
             assert!(second > first);
-            alice.send(peer, vec![7]).await.unwrap();
+            alice.send(second, vec![7]).await.unwrap();
             connected(&bob).await;
             assert_eq!(message(&bob).await, [7]);
 
@@ -125,16 +125,16 @@ fn everybody_dialling_everybody_gives_one_link_each() {
             })
         });
         join_all(dials).await;
+        let mut links = Vec::new();
         for peer in &peers {
             for _ in 0..peers.len() - 1 {
-                connected(peer).await;
+                let (_, link) = connected(peer).await;
+                links.push((peer, link));
             }
         }
         // Any other event would come before the message of the last one to speak.
-        for from in &peers {
-            for to in peers.iter().filter(|it| it.local() != from.local()) {
-                from.send(to.local(), vec![1]).await.unwrap();
-            }
+        for (from, link) in links {
+            from.send(link, vec![1]).await.unwrap();
         }
         for peer in &peers {
             for _ in 0..peers.len() - 1 {
@@ -170,7 +170,8 @@ fn bytes_on_the_wire_are_counted() {
     run(async {
         let (alice, bob) = (listen(1, TCP).await, listen(2, TCP).await);
         alice.dial(&address(&bob)).await.unwrap();
-        alice.send(bob.local(), vec![0; 1_000]).await.unwrap();
+        let (_, link) = connected(&alice).await;
+        alice.send(link, vec![0; 1_000]).await.unwrap();
         connected(&bob).await;
         message(&bob).await;
         let greeting = 16;
@@ -212,9 +213,9 @@ fn hang_up_stops_a_dial_under_way() {
             );
             // Nobody heard of it: what comes first is the next link, on both sides.
             alice.dial(&there).await.unwrap();
-            assert_eq!(connected(&alice).await, (bob.local(), 1));
-            assert_eq!(connected(&bob).await, (alice.local(), 1));
-            alice.send(bob.local(), vec![1]).await.unwrap();
+            assert_eq!(connected(&alice).await, (bob.local(), LinkId(1)));
+            assert_eq!(connected(&bob).await, (alice.local(), LinkId(1)));
+            alice.send(LinkId(1), vec![1]).await.unwrap();
             assert_eq!(message(&bob).await, [1]);
         }
     });

@@ -13,7 +13,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use leno_transport_libp2p::{Builder, Libp2p};
-use leno_transport_trait::{Address, DisconnectReason, Event, PeerId, Transport};
+use leno_transport_trait::{Address, DisconnectReason, Event, LinkId, PeerId, Transport};
 
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
@@ -48,14 +48,14 @@ fn address(of: &Libp2p) -> Address {
     of.addresses().into_iter().next().expect("has an address")
 }
 
-async fn connected(at: &Libp2p) -> (PeerId, u64) {
+async fn connected(at: &Libp2p) -> (PeerId, LinkId) {
     match at.next().await {
         Some(Event::Connected { peer, link }) => (peer, link),
         other => panic!("expected Connected, not {other:?}"),
     }
 }
 
-async fn disconnected(at: &Libp2p) -> (u64, DisconnectReason) {
+async fn disconnected(at: &Libp2p) -> (LinkId, DisconnectReason) {
     match at.next().await {
         Some(Event::Disconnected { link, reason, .. }) => (link, reason),
         other => panic!("expected Disconnected, not {other:?}"),
