@@ -2,7 +2,7 @@
 
 use super::super::{Batch, Store, StoreError, Table};
 use super::StoreFactory;
-use super::calls::{Rows, commit, delete, good, open, put, rows, view};
+use super::calls::{Rows, commit, good, open, put, rows};
 use super::dice::Dice;
 
 /// Checks that a store may be closed more than once.

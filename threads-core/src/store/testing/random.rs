@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use super::super::{Batch, Direction, Overlay, Store, Table, View};
-use super::calls::{Row, Rows, commit, delete, get, good, owned, put, rows, scan_between, view};
+use super::calls::{Row, Rows, commit, good, owned, scan_between, view};
 use super::dice::Dice;
 
 /// Checks random batches and reads, from `seed`, against sorted maps.

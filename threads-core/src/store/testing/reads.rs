@@ -4,9 +4,7 @@ use std::ops::{Bound, ControlFlow};
 use std::task::Poll;
 
 use super::super::{Batch, Direction, KEY_BYTES_MAX, Store, Table, scan_prefix};
-use super::calls::{
-    Row, Rows, commit, delete, get, good, owned, poll_once, put, row, rows, scan, some, view,
-};
+use super::calls::{Row, Rows, commit, good, owned, poll_once, row, rows, scan, some, view};
 use super::random::check_scan;
 
 /// Checks that scans go by the bytes of keys: unsigned, and a prefix before what it begins.
