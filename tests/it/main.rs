@@ -11,7 +11,6 @@ mod events;
 #[expect(dead_code, reason = "its `main` runs as an example")]
 #[path = "../../examples/own_store.rs"]
 mod example_store;
-#[expect(dead_code, reason = "its `main` runs as an example")]
 #[path = "../../examples/own_transport.rs"]
 mod example_transport;
 mod facade;
@@ -25,7 +24,7 @@ async fn example_of_an_own_store_holds() {
     example_store::run().await.unwrap();
 }
 
-#[tokio::test]
-async fn example_of_an_own_transport_holds() {
-    example_transport::run().await.unwrap();
+#[test]
+fn example_of_an_own_transport_holds() {
+    example_transport::main().unwrap();
 }

@@ -48,6 +48,7 @@ mod address;
 mod error;
 mod event;
 mod link_id;
+mod links;
 pub mod memory;
 mod peer_id;
 #[cfg(feature = "test-util")]
@@ -58,5 +59,6 @@ pub use address::{ADDRESS_BYTES_MAX, Address, AddressError};
 pub use error::TransportError;
 pub use event::{DisconnectReason, Event};
 pub use link_id::LinkId;
-pub use peer_id::PeerId;
+pub use links::Links;
+pub use peer_id::{PeerId, PeerIdError};
 pub use transport::{MESSAGE_BYTES_MAX, Transport};

@@ -1,4 +1,7 @@
 use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
 
 /// Names a remote device: the Ed25519 public key that it proved to hold while connecting.
 ///
@@ -28,6 +31,35 @@ impl fmt::Display for PeerId {
     }
 }
 
+/// A text is not the 64 lower-case hexadecimal digits of a [`PeerId`].
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[error("a peer is named by 64 lower-case hexadecimal digits")]
+pub struct PeerIdError;
+
+impl FromStr for PeerId {
+    type Err = PeerIdError;
+
+    /// Reads what [`Display`](fmt::Display) writes, and nothing else.
+    fn from_str(text: &str) -> Result<Self, PeerIdError> {
+        let mut bytes = [0; 32];
+        let digits = text.as_bytes().chunks(2);
+        if text.len() != 64 {
+            return Err(PeerIdError);
+        }
+        for (byte, digits) in bytes.iter_mut().zip(digits) {
+            for digit in digits {
+                let value = match digit {
+                    b'0'..=b'9' => digit - b'0',
+                    b'a'..=b'f' => digit - b'a' + 10,
+                    _ => return Err(PeerIdError),
+                };
+                *byte = *byte << 4 | value;
+            }
+        }
+        Ok(Self(bytes))
+    }
+}
+
 impl fmt::Debug for PeerId {
     /// Writes the first four bytes, enough to tell the peers of a log apart.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -39,6 +71,21 @@ impl fmt::Debug for PeerId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_is_read_as_it_is_written() {
+        let peer = PeerId(std::array::from_fn(|at| at as u8 * 7));
+        assert_eq!(peer.to_string().parse(), Ok(peer));
+        for text in [
+            "",
+            "ab",
+            &"AB".repeat(32),
+            &"ag".repeat(32),
+            &"ab".repeat(33),
+        ] {
+            assert_eq!(text.parse::<PeerId>(), Err(PeerIdError), "{text}");
+        }
+    }
 
     #[test]
     fn display_is_the_whole_key_and_debug_its_start() {
