@@ -323,7 +323,10 @@ fn read_text(text: &str, prefix: &str, expected: &'static str) -> Result<Vec<u8>
     let body = body.ok_or(TextError::NotOne { expected })?;
     let bytes = Base::Base32Lower
         .decode(body)
-        .map_err(|_| TextError::Damaged { expected })?;
+        .ok()
+        // Each value has one text: no stray bits behind the last byte.
+        .filter(|bytes| Base::Base32Lower.encode(bytes) == body)
+        .ok_or(TextError::Damaged { expected })?;
     let mut decoder = Decoder::new(&bytes);
     let version = decoder.array().and_then(|_| decoder.uint());
     match version {
