@@ -96,7 +96,8 @@ pub enum Message<'a> {
     Have {
         /// The thread.
         thread: u32,
-        /// Whether it wants to hear of what comes later.
+        /// Whether it wants everything, now and later. Otherwise it wants governance alone: it does not
+        /// know the receiver's seat yet.
         subscribe: bool,
         /// Names the set of key wraps that it keeps.
         wraps: [u8; SHORT_HASH_BYTES],

@@ -30,6 +30,8 @@ pub(super) fn next_message_while_joining(session: &mut Session, id: ThreadId) ->
         return None;
     }
     matched.have_sent = true;
+    // Nothing is here, so this is all there is to say to anybody.
+    matched.is_open = true;
     Some(
         Message::Have {
             thread: matched.number,
@@ -62,6 +64,18 @@ fn next_in(
     view: &dyn View,
 ) -> Result<Option<Vec<u8>>, StoreError> {
     let number = matched.number;
+    let may_follow = matched.may_follow(thread);
+    if !may_follow {
+        return Ok(next_to_stranger(matched, thread));
+    }
+    if !matched.is_open {
+        // Only now it is known who this is: begin, with what was kept back.
+        matched.refresh();
+        matched.refused.clear();
+        matched.asked.clear();
+        let unjudged = std::mem::take(&mut matched.unjudged);
+        matched.to_ask.extend(session.differing(thread, &unjudged));
+    }
     if !matched.acks.is_empty() {
         let acks = std::mem::take(&mut matched.acks).into_iter();
         let ranges = |number: &u32| matched.ranges_in.get(number).copied().unwrap_or_default();
@@ -81,6 +95,7 @@ fn next_in(
     }
     if !matched.have_sent {
         matched.have_sent = true;
+        matched.is_open = true;
         let logs = thread
             .logs()
             .filter(|log| log.tip.seq > 0)
@@ -102,12 +117,17 @@ fn next_in(
             .encode(),
         ));
     }
-    // Only who holds a seat is served, and only what he does not have.
-    let may_follow = matched
-        .seat
-        .is_some_and(|seat| thread.governance().role(seat).is_some());
-    if !matched.have_received || !may_follow {
+    if let Some((log, from)) = matched.to_ask.pop_first() {
+        matched.asked.insert(log, from);
+        let thread = number;
+        return Ok(Some(Message::Question { thread, log, from }.encode()));
+    }
+    if !matched.have_received {
         return Ok(None);
+    }
+    if !matched.subscribed {
+        // It does not know this seat yet: governance tells it, and then it says what it lacks.
+        return next_range(matched, thread, view, true);
     }
     // Answers are made one at a time, when there is room for them.
     while let Some((log, from)) = matched.questions.pop_first() {
@@ -135,9 +155,6 @@ fn next_in(
             }
             .encode(),
         ));
-    }
-    if matched.up_to_date_sent && !matched.subscribed {
-        return Ok(None);
     }
     if !matched.totals_sent {
         matched.totals_sent = true;
@@ -203,6 +220,30 @@ fn next_in(
         }
     }
     Ok(None)
+}
+
+/// All that is said to a seat that holds no role here, or to a peer that proved none: an empty
+/// vector, once it proved a seat.
+///
+/// Governance that seats it may not have come yet, so the vector asks for governance. It names no log
+/// and counts nothing: whoever holds only the service key learns nothing from it. Nor is anything
+/// acknowledged or asked before the seat holds a role.
+fn next_to_stranger(matched: &mut Matched, thread: &Thread) -> Option<Vec<u8>> {
+    if matched.have_sent || matched.seat.is_none() {
+        return None;
+    }
+    matched.have_sent = true;
+    matched.is_open = false;
+    Some(
+        Message::Have {
+            thread: matched.number,
+            // Where nothing is, nothing comes twice.
+            subscribe: thread.logs().all(|log| log.tip.seq == 0),
+            wraps: [0; 8],
+            logs: Vec::new(),
+        }
+        .encode(),
+    )
 }
 
 /// The next range of control logs, or of data logs: oldest first, up to [`RANGE_BYTES`].

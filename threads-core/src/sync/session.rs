@@ -8,8 +8,8 @@ use leno_identity::{Label, VerifyingKey};
 use sha2::Sha256;
 
 use super::PeerKey;
-use super::message::{SHORT_HASH_BYTES, Tag};
-use crate::thread::WrapTag;
+use super::message::{HaveLog, SHORT_HASH_BYTES, Tag};
+use crate::thread::{Thread, WrapTag};
 use crate::{EpochId, RecordId, SeatId, ServiceKey, ThreadId};
 
 /// The state of a session with one peer.
@@ -49,6 +49,10 @@ pub(super) struct Matched {
     pub(super) have_sent: bool,
     pub(super) have_received: bool,
     pub(super) subscribed: bool,
+    /// Whether the last vector said what is here: to a seat that holds no role it says nothing.
+    pub(super) is_open: bool,
+    /// The vector of the other side, from a time when its seat held no role here.
+    pub(super) unjudged: Vec<HaveLog>,
     /// The newest record of each log that the other side has, or was sent.
     pub(super) theirs: BTreeMap<LogId, Seq>,
     /// The newest record of each log that the other side said to keep.
@@ -84,6 +88,8 @@ pub(super) struct Matched {
     pub(super) unwanted: BTreeSet<LogId>,
     /// Logs whose ranges from this peer came before the record that opens them.
     pub(super) unknown: BTreeSet<LogId>,
+    /// Logs about which the other side is to be asked, and from where on.
+    pub(super) to_ask: BTreeMap<LogId, Seq>,
     /// Logs about which the other side was asked.
     pub(super) asked: BTreeMap<LogId, Seq>,
     /// What the other side asks, to be answered in turn.
@@ -159,6 +165,19 @@ impl Session {
             .expect("a hash is longer than its short form")
     }
 
+    /// Logs of a vector whose newest record here is another one at the same place.
+    ///
+    /// What it says to have beyond that is believed when it comes, the own log too: a claim alone
+    /// must not cost anybody a log.
+    pub(super) fn differing(&self, thread: &Thread, logs: &[HaveLog]) -> Vec<(LogId, Seq)> {
+        let differs = |it: &&HaveLog| {
+            let here = thread.log(&it.log).filter(|log| log.tip.seq == it.seq);
+            here.is_some_and(|log| self.short_hash(&log.tip.id) != it.hash)
+        };
+        let differing = logs.iter().filter(differs);
+        differing.map(|it| (it.log, it.seq)).collect()
+    }
+
     pub(super) fn wake(&mut self, thread: ThreadId) {
         if self.matched.contains_key(&thread) && !self.ready.contains(&thread) {
             self.ready.push_back(thread);
@@ -175,6 +194,12 @@ impl Matched {
             .iter()
             .filter(move |(log, (sent, _))| *sent > done(log));
         sent.map(|(log, (_, last))| (*log, *last))
+    }
+
+    /// Tells whether the other side proved a seat that holds a role: nobody else is told anything.
+    pub(super) fn may_follow(&self, thread: &Thread) -> bool {
+        let seat = self.seat;
+        seat.is_some_and(|seat| thread.governance().role(seat).is_some())
     }
 
     /// Begins anew: vectors are exchanged again.

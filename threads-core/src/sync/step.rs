@@ -186,28 +186,26 @@ impl Step<'_, '_> {
         logs: &[HaveLog],
     ) -> Result<(), SyncError> {
         let id = self.thread_id(number)?;
-        let peer = self.peer;
-        let mut forked = Vec::new();
-        if let Some(thread) = self.replica.thread(&id) {
-            let session = self.replica.sessions.get(&peer);
-            for it in logs {
-                // What it says to have beyond this is believed when it comes, the own log too:
-                // a claim alone must not cost anybody a log.
-                let here = thread.log(&it.log).filter(|log| log.tip.seq == it.seq);
-                let differs = |log: &crate::thread::LogStatus| {
-                    session.is_some_and(|session| session.short_hash(&log.tip.id) != it.hash)
-                };
-                if here.as_ref().is_some_and(differs) {
-                    forked.push((it.log, it.seq));
-                }
-            }
-        }
         let wraps_level = self
             .replica
             .thread(&id)
             .filter(|thread| thread.wraps_digest() == wraps)
             .map(Thread::wraps_count);
+        let knows_peer = self.knows_peer(id);
+        let mut differing = Vec::new();
+        let session = self.replica.sessions.get(&self.peer);
+        if let (Some(session), Some(thread)) = (session, self.replica.thread(&id))
+            && knows_peer
+        {
+            differing = session.differing(thread, logs);
+        }
         let matched = self.matched(id)?;
+        matched.unjudged = if knows_peer {
+            Vec::new()
+        } else {
+            logs.to_vec()
+        };
+        matched.to_ask.extend(differing);
         matched.wraps_level = wraps_level.unwrap_or(usize::MAX);
         matched.have_received = true;
         matched.subscribed = subscribe;
@@ -219,13 +217,28 @@ impl Step<'_, '_> {
         }
         matched.up_to_date_sent = false;
         matched.totals_sent = false;
-        let thread = matched.number;
-        for (log, from) in forked {
-            self.matched(id)?.asked.insert(log, from);
-            let question = Message::Question { thread, log, from }.encode();
-            self.session("a vector")?.urgent.push_back(question);
-        }
         self.wake(id);
+        Ok(())
+    }
+
+    /// Tells whether the other side may be answered, see [`Matched::may_follow`].
+    fn knows_peer(&self, id: ThreadId) -> bool {
+        let session = self.replica.sessions.get(&self.peer);
+        let matched = session.and_then(|session| session.matched.get(&id));
+        let thread = self.replica.thread(&id);
+        matched.is_some_and(|matched| thread.is_some_and(|thread| matched.may_follow(thread)))
+    }
+
+    /// Answers the other side out of turn, if it may be answered.
+    fn answer(
+        &mut self,
+        id: ThreadId,
+        what: &'static str,
+        answer: Vec<u8>,
+    ) -> Result<(), SyncError> {
+        if self.knows_peer(id) {
+            self.session(what)?.urgent.push_back(answer);
+        }
         Ok(())
     }
 
@@ -327,6 +340,7 @@ impl Step<'_, '_> {
         source: ReceiveError,
     ) -> Result<(), SyncError> {
         let peer = self.peer;
+        let knows_peer = self.knows_peer(id);
         let matched = self.matched(id)?;
         let thread = matched.number;
         let answer = match &source {
@@ -339,7 +353,10 @@ impl Step<'_, '_> {
             }
             ReceiveError::TooManyParked { .. } | ReceiveError::NotPublished { .. } => None,
             ReceiveError::Gap { .. } => {
-                matched.refresh();
+                // A stranger would learn where the log stands.
+                if knows_peer {
+                    matched.refresh();
+                }
                 None
             }
             ReceiveError::Refused {
@@ -350,7 +367,7 @@ impl Step<'_, '_> {
                 let refused = Message::Refused { thread, log }.encode();
                 let from = tip.max(1);
                 let is_asked = tip > 0 && matched.asked.insert(log, from).is_none();
-                self.session("a range")?.urgent.push_back(refused);
+                self.answer(id, "a range", refused)?;
                 is_asked.then(|| Message::Question { thread, log, from }.encode())
             }
             ReceiveError::Refused { .. } | ReceiveError::Forked { .. } => {
@@ -359,7 +376,7 @@ impl Step<'_, '_> {
             }
         };
         if let Some(answer) = answer {
-            self.session("a range")?.urgent.push_back(answer);
+            self.answer(id, "a range", answer)?;
         }
         self.wake(id);
         Err(SyncError::Range {
@@ -407,7 +424,7 @@ impl Step<'_, '_> {
             if matched.asked.insert(it.log, it.seq).is_none() {
                 let (log, from) = (it.log, it.seq);
                 let question = Message::Question { thread, log, from };
-                self.session("a range")?.urgent.push_back(question.encode());
+                self.answer(id, "a range", question.encode())?;
             }
         }
         Ok(())

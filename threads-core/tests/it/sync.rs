@@ -1,8 +1,9 @@
 //! Two peers and a blind replicator.
 
 use leno_threads_core::Role;
+use leno_threads_core::sync::{HaveLog, LogName, Message};
 
-use crate::util::{Peer, level, sync, talk};
+use crate::util::{Peer, connect, level, new_seat, sync, talk, talk_through};
 
 #[test]
 fn newcomer_reads_everything() {
@@ -113,11 +114,191 @@ fn stranger_is_not_served() {
     let id = alice.create();
     alice.write(id, "secret");
     let service = alice.replica.thread(&id).unwrap().service_key().clone();
-    let seat = crate::util::new_seat(&mut mallory.rng);
+    let seat = new_seat(&mut mallory.rng);
     mallory.step(|replica, _, _, changes| replica.join(id, service, seat, changes));
     sync(&mut alice, &mut mallory);
     assert!(mallory.replica.thread(&id).is_none());
     assert_eq!(mallory.reads(id), []);
+}
+
+/// Pitfall 43: who holds only the service key hears of no log and of no place in one, whatever it
+/// asks and however it guesses.
+#[test]
+fn service_key_alone_gets_no_metadata() {
+    let (mut alice, mut mallory) = (Peer::new(1), Peer::new(9));
+    let id = alice.create();
+    alice.write_many(id, ["one", "two", "three"]);
+    let service = alice.thread(id).service_key().clone();
+    let own = alice.thread(id).own_log().unwrap();
+    // The id of a control log is that of its seat, which a proof shows.
+    let control = alice.thread(id).seat().id().control_log();
+    let run = alice.runs(id).pop().unwrap().1;
+    let seat = new_seat(&mut mallory.rng);
+    mallory.step(|replica, _, _, changes| replica.join(id, service, seat, changes));
+    let mut heard = Vec::new();
+    connect(&mut alice, &mut mallory);
+    talk_through(&mut alice, &mut mallory, |bytes| {
+        heard.push(bytes.clone());
+        Some(bytes)
+    });
+    let thread = 0;
+    let hash = [7; 8];
+    for log in [control, own] {
+        for seq in 1..6 {
+            let logs = vec![HaveLog { log, seq, hash }];
+            let (subscribe, wraps) = (true, [0; 8]);
+            let guess = Message::Have {
+                thread,
+                subscribe,
+                wraps,
+                logs,
+            };
+            alice.receive(mallory.key, &guess.encode()).unwrap();
+            let from = seq;
+            let question = Message::Question { thread, log, from };
+            alice.receive(mallory.key, &question.encode()).unwrap();
+            while let Some(bytes) = alice.poll(mallory.key) {
+                heard.push(bytes);
+            }
+        }
+        let junk = leno_threads_core::Run::from_parts(&run.1, &[9; 64]).unwrap();
+        for first in 1..6 {
+            let log = if first == 1 {
+                LogName::New(log)
+            } else {
+                LogName::Known(u32::from(log == own))
+            };
+            let runs = vec![junk];
+            let range = Message::Range {
+                thread,
+                log,
+                first,
+                runs,
+            };
+            alice.receive(mallory.key, &range.encode()).unwrap();
+            alice.replica.refresh(&mallory.key);
+            while let Some(bytes) = alice.poll(mallory.key) {
+                heard.push(bytes);
+            }
+        }
+    }
+    let mut vectors = 0;
+    for bytes in &heard {
+        match Message::decode(bytes).unwrap() {
+            Message::Hello { .. } | Message::Threads { .. } | Message::Prove { .. } => {}
+            Message::Have { wraps, logs, .. } => {
+                vectors += 1;
+                assert_eq!((wraps, logs), ([0; 8], Vec::new()));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(vectors > 0);
+}
+
+/// A peer that proved no seat at all is told nothing after the proof of this side.
+#[test]
+fn unproven_peer_gets_no_vector() {
+    let (mut alice, mut bob) = (Peer::new(1), Peer::new(2));
+    let id = alice.create();
+    alice.seat(&mut bob, id, Role::Writer);
+    connect(&mut alice, &mut bob);
+    let mut heard = Vec::new();
+    for _ in 0..20 {
+        while let Some(bytes) = bob.poll(alice.key) {
+            let is_proof = matches!(Message::decode(&bytes), Ok(Message::Prove { .. }));
+            if !is_proof {
+                alice.receive(bob.key, &bytes).unwrap();
+            }
+        }
+        while let Some(bytes) = alice.poll(bob.key) {
+            bob.receive(alice.key, &bytes).unwrap();
+            heard.push(bytes);
+        }
+    }
+    for bytes in heard {
+        let message = Message::decode(&bytes).unwrap();
+        let is_greeting = matches!(
+            message,
+            Message::Hello { .. } | Message::Threads { .. } | Message::Prove { .. }
+        );
+        assert!(is_greeting, "{message:?}");
+    }
+}
+
+/// Bob has much and has not heard that Carol was seated: she shows him the governance that says so,
+/// and nothing that he has comes again.
+#[test]
+fn seat_that_one_side_does_not_know_shows_who_seated_it() {
+    for first in [true, false] {
+        let (mut alice, mut bob, mut carol) = (Peer::new(1), Peer::new(2), Peer::new(3));
+        let id = alice.create();
+        alice.seat(&mut bob, id, Role::Writer);
+        let line = "x".repeat(1_000);
+        alice.write_many(id, vec![line.as_str(); 500]);
+        sync(&mut alice, &mut bob);
+        alice.seat(&mut carol, id, Role::Writer);
+        sync(&mut alice, &mut carol);
+        bob.write(id, "from bob");
+        carol.write(id, "from carol");
+        let bytes = if first {
+            sync(&mut bob, &mut carol)
+        } else {
+            sync(&mut carol, &mut bob)
+        };
+        assert!(bytes < 10_000, "{bytes}");
+        assert_eq!(bob.reads(id), carol.reads(id));
+        assert_eq!(bob.reads(id).len(), 502);
+        assert!(level(&bob, &carol, id));
+        assert!(bob.errors.is_empty() && carol.errors.is_empty());
+    }
+}
+
+/// ```text
+/// Alice ─seats─► Bob      Dave (admin) ─seats─► Carol
+/// ```
+/// Bob and Carol do not know each other's seats and say nothing, until governance comes to one.
+#[test]
+fn two_that_do_not_know_each_other_go_on_once_one_does() {
+    let mut peers = [1, 2, 3, 4].map(Peer::new);
+    let [alice, bob, carol, dave] = &mut peers;
+    let id = alice.create();
+    alice.seat(dave, id, Role::Admin);
+    sync(alice, dave);
+    alice.seat(bob, id, Role::Writer);
+    sync(alice, bob);
+    dave.seat(carol, id, Role::Writer);
+    sync(dave, carol);
+    bob.write(id, "from bob");
+    carol.write(id, "from carol");
+    sync(bob, carol);
+    assert_eq!((bob.reads(id).len(), carol.reads(id).len()), (1, 1));
+    assert!(!level(bob, carol, id));
+    // Bob stays connected to Carol.
+    sync(dave, alice);
+    sync(alice, bob);
+    talk(bob, carol);
+    assert_eq!(bob.reads(id), carol.reads(id));
+    assert_eq!(bob.reads(id).len(), 2);
+    assert!(level(bob, carol, id));
+}
+
+/// Members end level in as few messages as there are things to say.
+#[test]
+fn equals_end_level_in_five_messages_each() {
+    let (mut alice, mut bob) = (Peer::new(1), Peer::new(2));
+    let id = alice.create();
+    alice.seat(&mut bob, id, Role::Writer);
+    alice.write(id, "x");
+    sync(&mut alice, &mut bob);
+    connect(&mut alice, &mut bob);
+    let mut messages = 0;
+    talk_through(&mut alice, &mut bob, |bytes| {
+        messages += 1;
+        Some(bytes)
+    });
+    assert_eq!(messages, 5);
+    assert!(level(&alice, &bob, id));
 }
 
 /// Vectors that are exchanged again while ranges are under way bring nothing twice.
