@@ -9,7 +9,7 @@
 //! stored; a record is admitted once what it names is here and its time has come; its ops are
 //! applied once its key is held too.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use leno_crdt_codec::{LogId, Seq, Stamp};
@@ -52,7 +52,8 @@ pub const SKEW_MILLIS_MAX: u64 = 10 * 60 * 1000;
 /// Most records of one log that are stored and not admitted.
 pub const PARKED_RECORDS_MAX: u64 = 1 << 20;
 
-/// Most wraps of one epoch for one seat that peers may hand over: of junk and of good ones.
+/// Most wraps of one epoch for one recipient that one seat may hand over, junk or good. What others
+/// hand over does not count, so no seat can take the room of another.
 pub const WRAPS_PER_SEAT_MAX: usize = 4;
 
 /// Most sealers that are kept ready.
@@ -96,9 +97,11 @@ pub struct Thread {
     roster: Roster,
     control_rows: u64,
     keys: BTreeMap<EpochId, (u32, EpochKey)>,
-    /// Wraps that are kept here: several for one seat, because whoever is not the recipient cannot
-    /// tell a good one from junk.
-    wrapped: BTreeMap<(EpochId, SeatId), BTreeSet<WrapTag>>,
+    /// Wraps that are kept here and the seat that handed each over: several for one recipient, because
+    /// nobody else can tell a good one from junk.
+    wrapped: BTreeMap<(EpochId, SeatId), BTreeMap<WrapTag, SeatId>>,
+    /// Counts wraps that were kept: while it stays, there are no new ones.
+    wraps_kept: u64,
     // Looked up, never iterated.
     sealers: HashMap<(LogId, Option<EpochId>), Sealer>,
     logs: BTreeMap<LogId, Log>,

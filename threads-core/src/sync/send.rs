@@ -172,7 +172,7 @@ fn next_in(
     if let Some(range) = next_range(matched, thread, view, true)? {
         return Ok(Some(range));
     }
-    if matched.wraps_level != thread.wraps_count() {
+    if matched.wraps_level != Some(thread.wraps_kept()) {
         let wraps: Vec<_> = thread
             .wraps(view)?
             .into_iter()
@@ -197,7 +197,7 @@ fn next_in(
                 .encode(),
             ));
         }
-        matched.wraps_level = thread.wraps_count();
+        matched.wraps_level = Some(thread.wraps_kept());
     }
     if let Some(range) = next_range(matched, thread, view, false)? {
         return Ok(Some(range));

@@ -76,8 +76,8 @@ pub(super) struct Matched {
     pub(super) wrapped_anew: BTreeSet<EpochId>,
     /// Whether the other side was asked for keys.
     pub(super) keys_asked: bool,
-    /// How many wraps were here when the other side last had them all.
-    pub(super) wraps_level: usize,
+    /// How many wraps had been kept here when the other side last had them all, if it ever had.
+    pub(super) wraps_level: Option<u64>,
     pub(super) genesis_sent: bool,
     pub(super) totals_sent: bool,
     pub(super) up_to_date_sent: bool,

@@ -190,7 +190,7 @@ impl Step<'_, '_> {
             .replica
             .thread(&id)
             .filter(|thread| thread.wraps_digest() == wraps)
-            .map(Thread::wraps_count);
+            .map(Thread::wraps_kept);
         let knows_peer = self.knows_peer(id);
         let mut differing = Vec::new();
         let session = self.replica.sessions.get(&self.peer);
@@ -206,7 +206,7 @@ impl Step<'_, '_> {
             logs.to_vec()
         };
         matched.to_ask.extend(differing);
-        matched.wraps_level = wraps_level.unwrap_or(usize::MAX);
+        matched.wraps_level = wraps_level;
         matched.have_received = true;
         matched.subscribed = subscribe;
         matched.theirs = logs.iter().map(|it| (it.log, it.seq)).collect();
@@ -441,14 +441,14 @@ impl Step<'_, '_> {
             });
         };
         // Nobody can tell a good wrap for another seat from junk: strangers hand over none.
-        if seat.is_none_or(|seat| thread.governance().role(seat).is_none()) {
+        let Some(seat) = seat.filter(|seat| thread.governance().role(*seat).is_some()) else {
             return Ok(());
-        }
+        };
         let mut refused = None;
         let mut news = false;
         for wrap in wraps {
             let mut sink = |opened: &Opened<'_>| (self.sink)(id, opened);
-            match thread.take_wrap(self.view, wrap, self.changes, &mut sink) {
+            match thread.take_wrap(self.view, seat, wrap, self.changes, &mut sink) {
                 Ok(it) => news |= it,
                 Err(TakeWrapError::Store(error)) => return Err(SyncError::Store(error)),
                 Err(source) => refused = Some(source),

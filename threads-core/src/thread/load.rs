@@ -140,6 +140,7 @@ impl Thread {
             control_rows: 0,
             keys: BTreeMap::new(),
             wrapped: BTreeMap::new(),
+            wraps_kept: 0,
             sealers: HashMap::new(),
             logs: BTreeMap::new(),
             numbers: BTreeMap::new(),

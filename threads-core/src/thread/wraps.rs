@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use leno_crdt_codec::LogId;
-use leno_crdt_codec::cbor::{Decoder, Encoder};
+use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder};
 use leno_identity::Label;
 use rand_core::CryptoRng;
 
@@ -27,11 +27,14 @@ pub enum TakeWrapError {
         /// The recipient.
         seat: SeatId,
     },
-    /// Peers handed over [`WRAPS_PER_SEAT_MAX`] wraps of this epoch for this seat already.
-    #[error("there are too many wraps for seat {seat} already")]
+    /// The peer's seat handed over [`WRAPS_PER_SEAT_MAX`] wraps of this epoch for this recipient
+    /// already.
+    #[error("seat {from} handed over too many wraps for seat {seat} already")]
     TooMany {
         /// The recipient.
         seat: SeatId,
+        /// Who handed them over.
+        from: SeatId,
     },
     /// The wrap is for this seat and does not give the epoch's key.
     #[error("the wrap for this seat is bad")]
@@ -51,7 +54,8 @@ pub(crate) fn tag_of(wrap: &Wrap) -> WrapTag {
 }
 
 impl Thread {
-    /// Wraps every key that is held for every reader who has none yet. Returns how many were made.
+    /// Wraps every key that is held for every reader for whom there is none yet that was made here or
+    /// handed over by a reader: others may be junk. Returns how many were made.
     pub fn wrap_missing(&mut self, rng: &mut dyn CryptoRng, changes: &mut Changes) -> usize {
         let own = self.seat.id();
         let mut made = 0;
@@ -59,7 +63,9 @@ impl Thread {
         let epochs: Vec<EpochId> = self.keys.keys().copied().collect();
         for epoch in epochs {
             for (seat, _) in &readers {
-                if *seat != own && !self.wrapped.contains_key(&(epoch, *seat)) {
+                let tags = self.wrapped.get(&(epoch, *seat));
+                let served = tags.is_some_and(|tags| tags.values().any(|by| self.may_read(*by)));
+                if *seat != own && !served {
                     made += usize::from(self.wrap_again(epoch, *seat, rng, changes).is_some());
                 }
             }
@@ -81,18 +87,36 @@ impl Thread {
         let wrap = kems
             .filter_map(|(_, kem)| Wrap::seal(key, self.id, *domain, seat, &kem, rng).ok())
             .next()?;
-        self.keep_wrap(&wrap, changes);
+        let own = self.seat.id();
+        self.keep_wrap(&wrap, own, changes);
+        // Whoever asks again and again gets the newest ones.
+        if let Some(tags) = self.wrapped.get_mut(&(epoch, seat)) {
+            let made = tags.iter().filter(|(_, by)| **by == own);
+            let older = made
+                .map(|(tag, _)| *tag)
+                .filter(|tag| *tag != tag_of(&wrap));
+            let older: Vec<WrapTag> = older.collect();
+            for tag in older.into_iter().skip(WRAPS_PER_SEAT_MAX - 1) {
+                tags.remove(&tag);
+                let key = wrap_key(self.number, &epoch, &seat, &tag);
+                changes.batch.delete(Table::Wraps, key);
+            }
+        }
         Some(wrap)
     }
 
-    fn keep_wrap(&mut self, wrap: &Wrap, changes: &mut Changes) -> bool {
+    fn may_read(&self, seat: SeatId) -> bool {
+        self.governance.role(seat).is_some_and(Role::reads)
+    }
+
+    fn keep_wrap(&mut self, wrap: &Wrap, from: SeatId, changes: &mut Changes) {
         let tags = self.wrapped.entry((wrap.epoch, wrap.seat)).or_default();
-        let news = tags.insert(tag_of(wrap));
-        if news {
-            let key = wrap_key(self.number, wrap);
-            changes.batch.put(Table::Wraps, key, encode_wrap(wrap));
-        }
-        news
+        tags.insert(tag_of(wrap), from);
+        self.wraps_kept += 1;
+        let key = wrap_key(self.number, &wrap.epoch, &wrap.seat, &tag_of(wrap));
+        changes
+            .batch
+            .put(Table::Wraps, key, encode_wrap(wrap, &from));
     }
 
     /// The epochs under which this seat may read and whose keys it does not hold, sorted by id.
@@ -116,7 +140,7 @@ impl Thread {
         for ((epoch, seat), tags) in &self.wrapped {
             bytes.extend_from_slice(&epoch.0);
             bytes.extend_from_slice(&seat.0);
-            for tag in tags {
+            for tag in tags.keys() {
                 bytes.extend_from_slice(tag);
             }
         }
@@ -126,13 +150,12 @@ impl Thread {
             .expect("a hash is longer than 8 bytes")
     }
 
-    /// How many wraps are kept here.
-    #[must_use]
-    pub fn wraps_count(&self) -> usize {
-        self.wrapped.values().map(BTreeSet::len).sum()
+    /// How many wraps were kept since the thread was loaded: while it stays, there are no new ones.
+    pub(crate) fn wraps_kept(&self) -> u64 {
+        self.wraps_kept
     }
 
-    /// Takes in a wrap that a peer handed over; tells whether it was news.
+    /// Takes in a wrap that a peer with the seat `from` handed over; tells whether it was news.
     ///
     /// A wrap for this seat is opened, checked against the epoch's commitment, and what waited for
     /// the key is opened too. Others are kept to be handed on.
@@ -143,6 +166,7 @@ impl Thread {
     pub fn take_wrap(
         &mut self,
         view: &dyn View,
+        from: SeatId,
         wrap: &Wrap,
         changes: &mut Changes,
         sink: Sink<'_>,
@@ -156,32 +180,35 @@ impl Thread {
             return Err(TakeWrapError::Ghost { seat });
         }
         let tags = self.wrapped.get(&(wrap.epoch, seat));
-        if tags.is_some_and(|tags| tags.contains(&tag_of(wrap))) {
+        if tags.is_some_and(|tags| tags.contains_key(&tag_of(wrap))) {
             return Ok(false);
         }
-        let is_full = tags.is_some_and(|tags| tags.len() >= WRAPS_PER_SEAT_MAX);
+        let handed = tags.map_or(0, |tags| tags.values().filter(|by| **by == from).count());
+        let is_full = handed >= WRAPS_PER_SEAT_MAX;
         if seat != self.seat.id() || self.keys.contains_key(&wrap.epoch) {
             if is_full {
-                return Err(TakeWrapError::TooMany { seat });
+                return Err(TakeWrapError::TooMany { seat, from });
             }
-            return Ok(self.keep_wrap(wrap, changes));
+            self.keep_wrap(wrap, from, changes);
+            return Ok(true);
         }
         let key = match wrap.open(self.id, &self.seat.kem) {
             Ok(key) => key,
             Err(error) => {
                 // Kept as others keep it, so that it is not handed over again and again.
                 if !is_full {
-                    self.keep_wrap(wrap, changes);
+                    self.keep_wrap(wrap, from, changes);
                 }
                 return Err(error.into());
             }
         };
-        self.keep_wrap(wrap, changes);
+        self.keep_wrap(wrap, from, changes);
         self.take_key(view, wrap.domain, wrap.epoch, key, changes, sink)?;
         Ok(true)
     }
 
-    /// All wraps that are kept here.
+    /// All wraps that are kept here: first those that were made here or handed over by a reader, so
+    /// that they come before junk wherever they are handed on.
     ///
     /// # Errors
     ///
@@ -194,8 +221,8 @@ impl Thread {
             Table::Wraps,
             &keys::thread(self.number),
             &mut |_, row| {
-                match Wrap::decode(&mut Decoder::new(row)) {
-                    Ok(wrap) => wraps.push(wrap),
+                match decode_wrap(row) {
+                    Ok((wrap, from)) => wraps.push((!self.may_read(from), wrap)),
                     Err(_) => damaged = true,
                 }
                 ControlFlow::Continue(())
@@ -206,7 +233,8 @@ impl Thread {
                 what: "a key wrap".to_owned(),
             });
         }
-        Ok(wraps)
+        wraps.sort_by_key(|(is_doubtful, _)| *is_doubtful);
+        Ok(wraps.into_iter().map(|(_, wrap)| wrap).collect())
     }
 
     pub(super) fn take_key(
@@ -407,31 +435,50 @@ impl Thread {
     }
 }
 
-fn wrap_key(thread: u32, wrap: &Wrap) -> Vec<u8> {
-    keys::suffixed(thread, &[&wrap.epoch.0, &wrap.seat.0, &tag_of(wrap)])
+fn wrap_key(thread: u32, epoch: &EpochId, seat: &SeatId, tag: &WrapTag) -> Vec<u8> {
+    keys::suffixed(thread, &[&epoch.0, &seat.0, tag])
 }
 
-fn encode_wrap(wrap: &Wrap) -> Vec<u8> {
+/// The row of a wrap: `[wrap, seat that handed it over]`.
+fn encode_wrap(wrap: &Wrap, from: &SeatId) -> Vec<u8> {
     let mut encoder = Encoder::new();
+    encoder.array(2);
     wrap.encode(&mut encoder);
+    encoder.bytes(&from.0);
     encoder.into_vec()
 }
 
-/// The wraps that are kept of a thread.
+fn decode_wrap(row: &[u8]) -> Result<(Wrap, SeatId), DecodeError> {
+    let mut decoder = Decoder::new(row);
+    decoder.array_of(2)?;
+    let wrap = Wrap::decode(&mut decoder)?;
+    let from = SeatId(*decoder.fixed()?);
+    decoder.finish()?;
+    Ok((wrap, from))
+}
+
+/// The wraps that are kept of a thread, and who handed each over.
 pub(super) fn wrapped(
     view: &dyn View,
     thread: u32,
-) -> Result<BTreeMap<(EpochId, SeatId), BTreeSet<WrapTag>>, StoreError> {
-    let mut wrapped: BTreeMap<_, BTreeSet<WrapTag>> = BTreeMap::new();
-    scan_prefix(view, Table::Wraps, &keys::thread(thread), &mut |key, _| {
-        if let Some((epoch, rest)) = key.get(4..).and_then(|ids| ids.split_first_chunk::<32>())
-            && let Some((seat, tag)) = rest.split_first_chunk::<32>()
-            && let Ok(tag) = tag.try_into()
-        {
-            let of_seat = (EpochId(*epoch), SeatId(*seat));
-            wrapped.entry(of_seat).or_default().insert(tag);
+) -> Result<BTreeMap<(EpochId, SeatId), BTreeMap<WrapTag, SeatId>>, StoreError> {
+    let mut wrapped: BTreeMap<_, BTreeMap<WrapTag, SeatId>> = BTreeMap::new();
+    let mut damaged = false;
+    scan_prefix(view, Table::Wraps, &keys::thread(thread), &mut |_, row| {
+        match decode_wrap(row) {
+            Ok((wrap, from)) => {
+                let of_seat: &mut BTreeMap<_, _> =
+                    wrapped.entry((wrap.epoch, wrap.seat)).or_default();
+                of_seat.insert(tag_of(&wrap), from);
+            }
+            Err(_) => damaged = true,
         }
         ControlFlow::Continue(())
     })?;
+    if damaged {
+        return Err(StoreError::Corrupt {
+            what: "a key wrap".to_owned(),
+        });
+    }
     Ok(wrapped)
 }

@@ -20,4 +20,5 @@ mod size;
 mod sync;
 mod util;
 mod vectors;
+mod wraps;
 mod wycheproof;

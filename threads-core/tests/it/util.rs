@@ -582,6 +582,16 @@ impl Peer {
     }
 
     pub(crate) fn take_wrap(&mut self, id: ThreadId, wrap: &Wrap) -> Result<bool, TakeWrapError> {
+        self.take_wrap_from(id, SeatId([0xee; 32]), wrap)
+    }
+
+    /// Hands a wrap to the thread, past any session, as a seat would.
+    pub(crate) fn take_wrap_from(
+        &mut self,
+        id: ThreadId,
+        from: SeatId,
+        wrap: &Wrap,
+    ) -> Result<bool, TakeWrapError> {
         let mut opened = Vec::new();
         let result = self.step(|replica, view, _, changes| {
             let thread = replica.thread_mut(&id).unwrap();
@@ -589,7 +599,7 @@ impl Peer {
                 let text = Decoder::new(&it.plaintext[1..]).text().unwrap().to_owned();
                 opened.push((it.record.log, it.record.seq, text));
             };
-            thread.take_wrap(view, wrap, changes, &mut sink)
+            thread.take_wrap(view, from, wrap, changes, &mut sink)
         });
         self.read.entry(id).or_default().extend(opened);
         result

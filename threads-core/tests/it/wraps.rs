@@ -1,0 +1,197 @@
+//! Junk among key wraps: nobody but the recipient can tell it, and it takes nobody else's room.
+
+use leno_threads_core::sync::Message;
+use leno_threads_core::{Role, SeatId, ThreadId, Wrap};
+
+use crate::util::{Peer, connect, sync, talk_through};
+
+/// Alice owns, Rex and Mal replicate, Bob is to read. All know who Bob is; no key went out yet.
+struct World {
+    alice: Peer,
+    bob: Peer,
+    rex: Peer,
+    id: ThreadId,
+    bobs: SeatId,
+    mals: SeatId,
+    rexs: SeatId,
+}
+
+fn world() -> World {
+    let [mut alice, mut bob, mut rex, mut mal] = [1, 2, 3, 4].map(Peer::new);
+    let id = alice.create();
+    let rexs = alice.seat(&mut rex, id, Role::Replicator);
+    let mals = alice.seat(&mut mal, id, Role::Replicator);
+    let bobs = alice.seat(&mut bob, id, Role::Reader);
+    alice.write(id, "secret");
+    connect(&mut alice, &mut rex);
+    talk_through(&mut alice, &mut rex, |bytes| {
+        let is_wraps = matches!(Message::decode(&bytes), Ok(Message::Wraps { .. }));
+        (!is_wraps).then_some(bytes)
+    });
+    World {
+        alice,
+        bob,
+        rex,
+        id,
+        bobs,
+        mals,
+        rexs,
+    }
+}
+
+fn wraps(peer: &Peer, id: ThreadId) -> Vec<Wrap> {
+    use leno_threads_core::store::Store;
+    let view = peer.store.view().unwrap();
+    peer.thread(id).wraps(&*view).unwrap()
+}
+
+/// Hands over junk for a seat, under every epoch; returns how much of it was taken in.
+fn flood(peer: &mut Peer, id: ThreadId, from: SeatId, to: SeatId, first: u8) -> usize {
+    let epochs: Vec<_> = peer.thread(id).governance().epochs().cloned().collect();
+    let mut taken = 0;
+    for epoch in &epochs {
+        for byte in first..first + 40 {
+            let junk = Wrap {
+                domain: epoch.domain,
+                epoch: epoch.epoch,
+                seat: to,
+                encapsulated: [byte; 32],
+                sealed: [byte; 48],
+            };
+            taken += usize::from(peer.take_wrap_from(id, from, &junk).is_ok());
+        }
+    }
+    taken
+}
+
+/// Mal fills all the room that Mal has at Rex; Alice's wraps find theirs, and Bob reads through Rex.
+#[test]
+fn junk_of_one_seat_blocks_no_other() {
+    let World {
+        mut alice,
+        mut bob,
+        mut rex,
+        id,
+        bobs,
+        mals,
+        ..
+    } = world();
+    assert_eq!(flood(&mut rex, id, mals, bobs, 0), 2 * 4);
+    rex.restart();
+    assert_eq!(flood(&mut rex, id, mals, bobs, 100), 0);
+    assert_eq!(wraps(&rex, id).len(), 2 * 4);
+    sync(&mut alice, &mut rex);
+    assert!(rex.errors.is_empty(), "{:?}", rex.errors);
+    sync(&mut rex, &mut bob);
+    assert_eq!(bob.reads(id), alice.reads(id));
+    assert_eq!(bob.reads(id).len(), 1);
+    assert!(bob.thread(id).missing_keys().is_empty());
+}
+
+/// A relay hands on what readers handed over before what replicators did: junk that came through the
+/// relay does not take the relay's room elsewhere.
+#[test]
+fn relay_hands_on_good_wraps_first() {
+    let World {
+        mut alice,
+        mut rex,
+        id,
+        bobs,
+        mals,
+        rexs,
+        ..
+    } = world();
+    let good: Vec<Wrap> = wraps(&alice, id)
+        .into_iter()
+        .filter(|it| it.seat == bobs)
+        .collect();
+    flood(&mut rex, id, mals, bobs, 0);
+    sync(&mut alice, &mut rex);
+    let mut far = Peer::new(5);
+    let seat = crate::util::new_seat(&mut far.rng);
+    let kem = seat.kem.public_key().to_bytes();
+    alice.grant(id, seat.id(), kem, Role::Replicator);
+    far.join_directly(&alice, id, seat);
+    for (log, run) in alice.runs(id) {
+        let _ = far.take(id, log, &run);
+    }
+    for wrap in wraps(&rex, id) {
+        let _ = far.take_wrap_from(id, rexs, &wrap);
+    }
+    assert_eq!(good.len(), 2);
+    let kept = wraps(&far, id);
+    assert!(good.iter().all(|wrap| kept.contains(wrap)));
+    // Of Rex, four for Bob under each epoch.
+    assert_eq!(kept.iter().filter(|wrap| wrap.seat == bobs).count(), 2 * 4);
+}
+
+/// A holder of the keys trusts what a replicator handed over to serve nobody.
+#[test]
+fn junk_of_a_replicator_does_not_count_as_served() {
+    let World {
+        mut alice,
+        id,
+        mals,
+        ..
+    } = world();
+    let mut carol = Peer::new(6);
+    let seat = crate::util::new_seat(&mut carol.rng);
+    let (carols, kem) = (seat.id(), seat.kem.public_key().to_bytes());
+    let now = alice.now;
+    alice.step(|replica, view, rng, changes| {
+        let grant = crate::util::grant_op(carols, kem, Role::Reader);
+        let thread = replica.thread_mut(&id).unwrap();
+        let grant = [leno_threads_core::FrameOp::Grant(grant)];
+        thread.govern(view, &grant, &[], now, rng, changes).unwrap();
+    });
+    assert_eq!(flood(&mut alice, id, mals, carols, 0), 2 * 4);
+    let wrap = |alice: &mut Peer| {
+        alice.step(|replica, _, rng, changes| {
+            replica.thread_mut(&id).unwrap().wrap_missing(rng, changes)
+        })
+    };
+    assert_eq!(wrap(&mut alice), 2);
+    assert_eq!(wrap(&mut alice), 0);
+}
+
+/// Whoever asks for keys in session after session gets them, and leaves behind no more than the seats
+/// that hand them over may: Alice's four, and four that Bob hands back.
+#[test]
+fn wraps_made_anew_are_bounded() {
+    let World {
+        mut alice,
+        mut bob,
+        id,
+        bobs,
+        ..
+    } = world();
+    let before = wraps(&alice, id).len();
+    for _ in 0..20 {
+        connect(&mut bob, &mut alice);
+        // Bob claims to lack every key.
+        let mut epochs: Vec<_> = alice
+            .thread(id)
+            .governance()
+            .epochs()
+            .map(|it| it.epoch)
+            .collect();
+        epochs.sort();
+        let mut is_asked = false;
+        talk_through(&mut bob, &mut alice, |bytes| {
+            match Message::decode(&bytes) {
+                Ok(Message::UpToDate { thread }) if !is_asked => {
+                    is_asked = true;
+                    let epochs = epochs.clone();
+                    Some(Message::NeedKeys { thread, epochs }.encode())
+                }
+                _ => Some(bytes),
+            }
+        });
+    }
+    let for_bob = wraps(&alice, id)
+        .into_iter()
+        .filter(|wrap| wrap.seat == bobs);
+    assert!(for_bob.count() <= 2 * (4 + 4));
+    assert!(before <= 2 * 4);
+    assert_eq!(bob.reads(id), alice.reads(id));
+}
