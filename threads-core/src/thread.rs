@@ -52,6 +52,9 @@ pub const SKEW_MILLIS_MAX: u64 = 10 * 60 * 1000;
 /// Most records of one log that are stored and not admitted.
 pub const PARKED_RECORDS_MAX: u64 = 1 << 20;
 
+/// Most bytes of records of one log that are stored and not admitted. One run more may be.
+pub const PARKED_BYTES_MAX: u64 = 64 << 20;
+
 /// Most wraps of one epoch for one recipient that one seat may hand over, junk or good. What others
 /// hand over does not count, so no seat can take the room of another.
 pub const WRAPS_PER_SEAT_MAX: usize = 4;
@@ -116,6 +119,23 @@ pub struct Thread {
     admissions: u64,
     newest: Stamp,
     scratch: Zeroizing<Vec<u8>>,
+    limits: Limits,
+}
+
+/// Limits that tests lower, because they are far away.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    parked_records: u64,
+    parked_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            parked_records: PARKED_RECORDS_MAX,
+            parked_bytes: PARKED_BYTES_MAX,
+        }
+    }
 }
 
 impl fmt::Debug for Thread {
@@ -327,6 +347,14 @@ impl Thread {
     /// Sets whether bodies written from now on are padded.
     pub fn set_padding(&mut self, padding: Padding) {
         self.padding = padding;
+    }
+
+    /// Takes the place of [`PARKED_RECORDS_MAX`] and [`PARKED_BYTES_MAX`], until the thread is loaded
+    /// again.
+    #[cfg(feature = "test-util")]
+    pub fn set_parked_max(&mut self, records: u64, bytes: u64) {
+        self.limits.parked_records = records;
+        self.limits.parked_bytes = bytes;
     }
 
     /// The newest stamp of any admitted record.

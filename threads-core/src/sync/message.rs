@@ -43,10 +43,22 @@ pub type Tag = [u8; 16];
 pub struct HaveLog {
     /// The log.
     pub log: LogId,
-    /// Its newest record.
+    /// Its newest record; the highest number if nothing of the log is wanted now.
     pub seq: Seq,
     /// Short hash of that record's id.
     pub hash: [u8; SHORT_HASH_BYTES],
+}
+
+impl HaveLog {
+    /// Says that nothing of a log is wanted, until the next vector.
+    #[must_use]
+    pub fn unwanted(log: LogId) -> Self {
+        Self {
+            log,
+            seq: Seq::MAX,
+            hash: [0; SHORT_HASH_BYTES],
+        }
+    }
 }
 
 /// What became of the ranges of a log.
@@ -163,7 +175,7 @@ pub enum Message<'a> {
         /// The encoded genesis.
         genesis: &'a [u8],
     },
-    /// 11: the sender takes no more of this log from the receiver in this session.
+    /// 11: the sender takes no more of this log from the receiver, until its next vector.
     Refused {
         /// The thread.
         thread: u32,

@@ -17,7 +17,7 @@ use super::error::SyncError;
 use super::message::Message;
 use super::offer::offer_in;
 use super::send::{next_message, next_message_while_joining, owed};
-use super::session::Session;
+use super::session::{Matched, Session};
 use super::slot::{Joining, Slot, decode_joining, encode_joining};
 use super::step::Step;
 use crate::seal::NonceSecret;
@@ -210,14 +210,19 @@ impl Replica {
         for session in sessions.values_mut() {
             let matched = session.matched.get_mut(&id);
             if let (Some(matched), Some(thread)) = (matched, thread) {
-                let before = matched.unknown.len() + matched.refused.len();
+                let count = |it: &Matched| it.unknown.len() + it.refused.len() + it.full.len();
+                let before = count(matched);
+                let is_full = |log: &LogId, until: &mut Seq| {
+                    thread.log(log).is_some_and(|log| log.admitted < *until)
+                };
+                matched.full.retain(is_full);
                 matched.unknown.retain(|log| thread.log(log).is_none());
                 if governed {
                     // An empty log may begin elsewhere than was known when its range was refused.
                     let is_empty = |log: &LogId| thread.log(log).is_some_and(|it| it.tip.seq == 0);
                     matched.refused.retain(|log| !is_empty(log));
                 }
-                if matched.unknown.len() + matched.refused.len() < before {
+                if count(matched) < before {
                     matched.have_sent = false;
                 }
             }

@@ -98,13 +98,18 @@ fn next_in(
         matched.is_open = true;
         let logs = thread
             .logs()
-            .filter(|log| log.tip.seq > 0)
+            .filter(|log| log.tip.seq > 0 || matched.is_unwanted(&log.id))
             // Beyond the limit a peer sends again what is here already, which changes nothing.
             .take(LOGS_MAX)
-            .map(|log| HaveLog {
-                log: log.id,
-                seq: log.tip.seq,
-                hash: session.short_hash(&log.tip.id),
+            .map(|log| {
+                if matched.is_unwanted(&log.id) {
+                    return HaveLog::unwanted(log.id);
+                }
+                HaveLog {
+                    log: log.id,
+                    seq: log.tip.seq,
+                    hash: session.short_hash(&log.tip.id),
+                }
             })
             .collect();
         return Ok(Some(

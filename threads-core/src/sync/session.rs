@@ -84,6 +84,9 @@ pub(super) struct Matched {
     pub(super) up_to_date_received: bool,
     /// Logs whose ranges from this peer were refused.
     pub(super) refused: BTreeSet<LogId>,
+    /// Logs of which so much waits here that no more is taken in, and the admitted record at which
+    /// they are asked for again.
+    pub(super) full: BTreeMap<LogId, Seq>,
     /// Logs whose ranges this peer refused.
     pub(super) unwanted: BTreeSet<LogId>,
     /// Logs whose ranges from this peer came before the record that opens them.
@@ -213,6 +216,12 @@ impl Matched {
 
     /// Tells whether each side said that it has nothing more for the other.
     pub(super) fn is_level(&self) -> bool {
-        self.up_to_date_sent && self.up_to_date_received && self.expected == 0
+        let is_done = self.up_to_date_sent && self.up_to_date_received;
+        is_done && self.expected == 0 && self.full.is_empty()
+    }
+
+    /// Tells whether nothing of a log is taken from the other side now.
+    pub(super) fn is_unwanted(&self, log: &LogId) -> bool {
+        self.refused.contains(log) || self.full.contains_key(log)
     }
 }

@@ -210,6 +210,7 @@ impl Step<'_, '_> {
         matched.have_received = true;
         matched.subscribed = subscribe;
         matched.theirs = logs.iter().map(|it| (it.log, it.seq)).collect();
+        matched.unwanted.clear();
         // What is under way was not there yet when the other side wrote its vector.
         for (log, last) in matched.under_way().collect::<Vec<_>>() {
             let theirs = matched.theirs.entry(log).or_default();
@@ -275,8 +276,7 @@ impl Step<'_, '_> {
         };
         let log_number = u32::try_from(log_number).unwrap_or(u32::MAX);
         *matched.ranges_in.entry(log_number).or_default() += 1;
-        // A log whose range was refused is not looked at again in this session.
-        if matched.refused.contains(&log) {
+        if matched.is_unwanted(&log) {
             return Ok(());
         }
         let Some(Slot::Open(thread)) = self.replica.slots.get_mut(&id) else {
@@ -341,6 +341,7 @@ impl Step<'_, '_> {
     ) -> Result<(), SyncError> {
         let peer = self.peer;
         let knows_peer = self.knows_peer(id);
+        let status = self.replica.thread(&id).and_then(|thread| thread.log(&log));
         let matched = self.matched(id)?;
         let thread = matched.number;
         let answer = match &source {
@@ -351,7 +352,16 @@ impl Step<'_, '_> {
                 matched.unknown.insert(log);
                 return Ok(());
             }
-            ReceiveError::TooManyParked { .. } | ReceiveError::NotPublished { .. } => None,
+            // Nobody's fault either, and told when the first of them began to wait. What they wait for
+            // may be behind them in the queue, so the other side is to go on with other logs.
+            ReceiveError::TooManyParked { .. } => {
+                let admitted = status.map_or(0, |log| log.admitted);
+                let waiting = tip.saturating_sub(admitted);
+                let refused = Message::Refused { thread, log }.encode();
+                matched.full.insert(log, admitted + waiting.div_ceil(2));
+                return self.answer(id, "a range", refused);
+            }
+            ReceiveError::NotPublished { .. } => None,
             ReceiveError::Gap { .. } => {
                 // A stranger would learn where the log stands.
                 if knows_peer {

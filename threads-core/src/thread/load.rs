@@ -151,6 +151,7 @@ impl Thread {
             admissions: 0,
             newest: Stamp::ZERO,
             scratch: Zeroizing::new(Vec::new()),
+            limits: super::Limits::default(),
             genesis,
         };
         let owner = thread.genesis.owner.control_log();

@@ -88,6 +88,8 @@ pub(super) struct Log {
     pub(super) seen: Frontier,
     /// The first admitted record whose key was missing.
     pub(super) gap: Option<Seq>,
+    /// Bytes of the rows that are not admitted yet, and the last admitted record when that was right.
+    pub(super) waiting: Option<(Seq, u64)>,
     /// Rows that were stored since the log was packed, as far as this run of the program knows.
     pub(super) loose: u32,
     /// Ends of the newest runs.
@@ -113,6 +115,7 @@ impl Log {
             steps: VecDeque::new(),
             seen: Frontier::new(),
             gap: None,
+            waiting: None,
             loose: 0,
             recent: VecDeque::new(),
             expires: None,
@@ -279,6 +282,7 @@ impl Log {
             steps: VecDeque::new(),
             seen,
             gap,
+            waiting: None,
             loose: 0,
             recent: VecDeque::new(),
             expires: None,

@@ -7,9 +7,7 @@ use leno_crdt_codec::{LogId, Seq};
 
 use super::admit::Admission;
 use super::log::{Log, Origin};
-use super::{
-    Changes, PARKED_RECORDS_MAX, Parked, Quarantine, SKEW_MILLIS_MAX, Sink, Thread, ThreadEvent,
-};
+use super::{Changes, Parked, Quarantine, SKEW_MILLIS_MAX, Sink, Thread, ThreadEvent};
 use crate::fork::{Branch, ForkProof};
 use crate::store::{Overlay, StoreError, Table, View, scan_prefix};
 use crate::{Header, RecordRef, Run, VerifiedRun, VerifyError, keys};
@@ -62,8 +60,9 @@ pub enum ReceiveError {
         /// The first record that differs.
         seq: Seq,
     },
-    /// Too many records of this log wait already; the run may come again later.
-    #[error("too many records of log {log} wait already")]
+    /// So much of this log waits for something else that no more is taken in. Nobody's fault: it comes
+    /// again once some of it is admitted.
+    #[error("too much of log {log} waits already")]
     TooManyParked {
         /// The log.
         log: LogId,
@@ -122,7 +121,12 @@ impl Thread {
         if last <= known {
             return Ok(Received::default());
         }
-        if last - entry.admitted > PARKED_RECORDS_MAX {
+        let overlay = Overlay::new(view, &admission.changes.batch);
+        let waiting = self.waiting_bytes(&overlay, entry)?;
+        let bytes = waiting.saturating_add(run.items().len() as u64);
+        if last - entry.admitted > self.limits.parked_records
+            || (waiting > 0 && bytes > self.limits.parked_bytes)
+        {
             return Err(ReceiveError::TooManyParked { log });
         }
         let is_own = self.own_log() == Some(log);
@@ -152,6 +156,7 @@ impl Thread {
         self.store_run(log, &items, &signature, admission.changes);
         let mut admitted = 0;
         if let Some(mut entry) = self.logs.remove(&log) {
+            entry.waiting = Some((entry.admitted, waiting + items.len() as u64));
             entry.advance(*run.head(), *run.tip());
             let result = self.admit_run(&mut admission, log, &mut entry, &run);
             self.logs.insert(log, entry);
@@ -168,6 +173,24 @@ impl Thread {
             stored: last - known,
             admitted,
         })
+    }
+
+    /// Bytes of a log's rows that are stored and not admitted. Read again only after some were.
+    fn waiting_bytes(&self, view: &dyn View, entry: &Log) -> Result<u64, StoreError> {
+        if entry.admitted == entry.tip.seq {
+            return Ok(0);
+        }
+        if let Some((admitted, bytes)) = entry.waiting
+            && admitted == entry.admitted
+        {
+            return Ok(bytes);
+        }
+        let mut bytes = 0;
+        self.scan_entry(view, entry, entry.admitted + 1, &mut |_, row| {
+            bytes += row.len() as u64;
+            ControlFlow::Continue(())
+        })?;
+        Ok(bytes)
     }
 
     /// Lets in what waited and waits no longer: call when time has passed, and after loading.

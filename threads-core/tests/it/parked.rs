@@ -1,9 +1,7 @@
 //! Records that wait for a named fact, and only for that.
 
 use leno_threads_core::store::Store;
-use leno_threads_core::thread::{
-    PARKED_RECORDS_MAX, Parked, Quarantine, ReceiveError, TakeWrapError,
-};
+use leno_threads_core::thread::{Parked, Quarantine, TakeWrapError};
 use leno_threads_core::{LogId, RecordId, RecordRef, Role, ThreadId, Wrap};
 
 use crate::util::{Peer, Secrets, rows, secrets, sync};
@@ -159,19 +157,6 @@ fn invented_deps_block_only_their_authors_log() {
     sync(alice, dave);
     let texts: Vec<_> = dave.reads(id).into_iter().map(|(.., text)| text).collect();
     assert!(texts.contains(&"c2".to_owned()) && texts.contains(&"a1".to_owned()));
-}
-
-/// The quota of one log: what waits is never dropped, but no more is taken in.
-#[test]
-fn parked_quota_is_a_typed_refusal() {
-    assert_eq!(PARKED_RECORDS_MAX, 1 << 20);
-    let error = ReceiveError::TooManyParked {
-        log: LogId([1; 32]),
-    };
-    assert_eq!(
-        error.to_string(),
-        "too many records of log 01010101 wait already"
-    );
 }
 
 /// A record under a key that is not here is admitted, its ops wait, nothing else does; the wrap lets

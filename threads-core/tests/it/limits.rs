@@ -1,0 +1,107 @@
+//! Limits that are far away, lowered: each refuses, loses nothing, and is left behind.
+
+use leno_threads_core::sync::Message;
+use leno_threads_core::thread::ReceiveError;
+use leno_threads_core::{Role, ThreadId};
+
+use crate::util::{Peer, connect, level, sync, talk_through};
+
+/// Bob writes first; Alice writes much that names it. Dave has neither yet, and Alice's log is opened
+/// first, so it comes first.
+fn world() -> ([Peer; 3], ThreadId) {
+    let mut peers = [1, 2, 3].map(Peer::new);
+    let [alice, bob, dave] = &mut peers;
+    let id = alice.create();
+    alice.write(id, "opens alice's log");
+    alice.seat(bob, id, Role::Writer);
+    alice.seat(dave, id, Role::Reader);
+    sync(alice, bob);
+    sync(alice, dave);
+    bob.write(id, "bob");
+    sync(bob, alice);
+    for _ in 0..40 {
+        alice.write_many(id, ["named bob's"; 10]);
+    }
+    (peers, id)
+}
+
+fn lower(peer: &mut Peer, id: ThreadId, records: u64, bytes: u64) {
+    let thread = peer.replica.thread_mut(&id).unwrap();
+    thread.set_parked_max(records, bytes);
+}
+
+/// What waits is bounded, by records or by bytes; the log behind it gets through, and then the rest.
+#[test]
+fn parked_quota_refuses_and_recovers() {
+    for (records, bytes) in [(50, u64::MAX), (u64::MAX, 4_000)] {
+        let (mut peers, id) = world();
+        let [alice, _, dave] = &mut peers;
+        lower(dave, id, records, bytes);
+        let log = alice.thread(id).own_log().unwrap();
+        let mut waited = 0;
+        connect(alice, dave);
+        for _ in 0..10_000 {
+            let (to_dave, to_alice) = (alice.poll(dave.key), dave.poll(alice.key));
+            if to_dave.is_none() && to_alice.is_none() {
+                break;
+            }
+            if let Some(bytes) = to_dave {
+                dave.receive(alice.key, &bytes).unwrap();
+                let at = dave.thread(id).log(&log).unwrap();
+                waited = waited.max(at.tip.seq - at.admitted);
+            }
+            if let Some(bytes) = to_alice {
+                alice.receive(dave.key, &bytes).unwrap();
+            }
+        }
+        assert!(waited > 0 && waited <= 50, "{waited}");
+        // Nobody is blamed, nothing is lost, and it needed no other session.
+        assert!(dave.errors.is_empty(), "{:?}", dave.errors);
+        assert_eq!(dave.reads(id), alice.reads(id));
+        assert_eq!(dave.reads(id).len(), 402);
+        assert!(level(alice, dave, id));
+    }
+}
+
+/// While what is waited for does not come, both sides fall silent, and say that they are not level.
+#[test]
+fn full_log_waits_in_silence() {
+    let (mut peers, id) = world();
+    let [alice, bob, dave] = &mut peers;
+    lower(dave, id, 50, u64::MAX);
+    let bobs = bob.thread(id).own_log().unwrap();
+    // Alice keeps Bob's log from Dave.
+    let mut ranges = 0;
+    let keep = |bytes: Vec<u8>| match Message::decode(&bytes) {
+        Ok(Message::Range { log, .. }) => {
+            ranges += 1;
+            let is_bobs = log == leno_threads_core::sync::LogName::New(bobs);
+            (!is_bobs).then_some(bytes)
+        }
+        _ => Some(bytes),
+    };
+    connect(alice, dave);
+    talk_through(alice, dave, keep);
+    assert!(ranges < 10, "{ranges}");
+    assert!(!level(dave, alice, id));
+    assert_eq!(dave.reads(id).len(), 1);
+    let log = alice.thread(id).own_log().unwrap();
+    let at = dave.thread(id).log(&log).unwrap();
+    assert!(at.tip.seq > at.admitted && at.parked.is_some());
+    // A run that is too much is a typed refusal and changes nothing.
+    let run = alice.runs(id).into_iter().rfind(|(of, _)| *of == log);
+    let run = run.unwrap().1;
+    let before = crate::util::rows(&dave.store);
+    let next = (at.tip.seq + 1, run.1.clone(), run.2);
+    let refused = dave.take(id, log, &next);
+    assert!(matches!(refused, Err(ReceiveError::TooManyParked { .. })));
+    assert_eq!(crate::util::rows(&dave.store), before);
+    // What is stored outlives a restart, and the rest comes with what it waited for.
+    dave.restart();
+    dave.tick();
+    lower(dave, id, 50, u64::MAX);
+    sync(bob, dave);
+    sync(alice, dave);
+    assert_eq!(dave.reads(id), alice.reads(id));
+    assert!(dave.errors.is_empty(), "{:?}", dave.errors);
+}
