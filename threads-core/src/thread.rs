@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use crate::acl::Governance;
 use crate::control::RosterOp;
 use crate::fork::ForkProof;
-use crate::seal::{EpochKey, NonceSecret, Padding, Sealer, ServiceKey};
+use crate::seal::{EpochKey, NonceSecret, Padding, RECORDS_PER_EPOCH_MAX, Sealer, ServiceKey};
 use crate::store::Batch;
 use crate::{EpochId, Genesis, RecordId, RecordRef, SeatId, ThreadId};
 
@@ -127,6 +127,7 @@ pub struct Thread {
 struct Limits {
     parked_records: u64,
     parked_bytes: u64,
+    records_per_epoch: u64,
 }
 
 impl Default for Limits {
@@ -134,6 +135,7 @@ impl Default for Limits {
         Self {
             parked_records: PARKED_RECORDS_MAX,
             parked_bytes: PARKED_BYTES_MAX,
+            records_per_epoch: RECORDS_PER_EPOCH_MAX,
         }
     }
 }
@@ -355,6 +357,12 @@ impl Thread {
     pub fn set_parked_max(&mut self, records: u64, bytes: u64) {
         self.limits.parked_records = records;
         self.limits.parked_bytes = bytes;
+    }
+
+    /// Takes the place of [`RECORDS_PER_EPOCH_MAX`], until the thread is loaded again.
+    #[cfg(feature = "test-util")]
+    pub fn set_records_per_epoch_max(&mut self, records: u64) {
+        self.limits.records_per_epoch = records;
     }
 
     /// The newest stamp of any admitted record.

@@ -89,6 +89,12 @@ pub enum AppendError {
         /// Its length.
         bytes: usize,
     },
+    /// This seat's control log is full: [`RECORDS_PER_EPOCH_MAX`] frames were sealed under one key.
+    /// Another seat must govern from now on.
+    ///
+    /// [`RECORDS_PER_EPOCH_MAX`]: crate::RECORDS_PER_EPOCH_MAX
+    #[error("the control log of this seat is full")]
+    LogFull,
     /// The last stamp there is was given out.
     #[error("no stamp is left")]
     Exhausted,
@@ -130,8 +136,10 @@ impl Thread {
             .own_log()
             .and_then(|log| self.logs.get(&log))
             .is_some_and(ended)
+            || self.own_seq() >= self.limits.records_per_epoch
         {
-            // The grant that the log writes under has ended: another one takes another log.
+            // The grant that the log writes under has ended, or its key has sealed all that it may:
+            // each log has a key of its own under an epoch.
             self.publish(changes);
             self.writer = None;
         }
@@ -270,6 +278,9 @@ impl Thread {
     ) -> Result<RecordRef, AppendError> {
         let entry = self.logs.get(&log).ok_or(AppendError::NotWriter)?;
         let (tip, frontier) = (entry.tip, entry.frontier.clone());
+        if tip.seq >= self.limits.records_per_epoch {
+            return Err(AppendError::LogFull);
+        }
         let stamp = self.next_stamp(now_millis)?;
         let (control, _) = self.control_news(view, log, &frontier, changes)?;
         let frame = encode_frame(frame, self.padding);
@@ -343,6 +354,15 @@ impl Thread {
             seq: tip.seq,
             id: tip.id,
         })
+    }
+
+    /// The last record of the own data log, signed or not.
+    fn own_seq(&self) -> Seq {
+        let Some(writer) = &self.writer else { return 0 };
+        match &writer.draft {
+            Some(draft) => draft.run.tip().seq,
+            None => self.logs.get(&writer.log()).map_or(0, |log| log.tip.seq),
+        }
     }
 
     /// Tells whether records are written that are not signed yet.

@@ -1,10 +1,12 @@
 //! Limits that are far away, lowered: each refuses, loses nothing, and is left behind.
 
-use leno_threads_core::sync::Message;
-use leno_threads_core::thread::ReceiveError;
-use leno_threads_core::{Role, ThreadId};
+use std::collections::BTreeSet;
 
-use crate::util::{Peer, connect, level, sync, talk_through};
+use leno_threads_core::sync::Message;
+use leno_threads_core::thread::{AppendError, ReceiveError};
+use leno_threads_core::{LogId, Role, ThreadId};
+
+use crate::util::{Peer, connect, level, sync, talk, talk_through};
 
 /// Bob writes first; Alice writes much that names it. Dave has neither yet, and Alice's log is opened
 /// first, so it comes first.
@@ -104,4 +106,55 @@ fn full_log_waits_in_silence() {
     sync(alice, dave);
     assert_eq!(dave.reads(id), alice.reads(id));
     assert!(dave.errors.is_empty(), "{:?}", dave.errors);
+}
+
+/// A key seals so many records of a log and no more: the next ones go to another log, which has
+/// another key under the same epoch.
+#[test]
+fn full_log_is_followed_by_another() {
+    let (mut alice, mut bob) = (Peer::new(1), Peer::new(2));
+    let id = alice.create();
+    alice.seat(&mut bob, id, Role::Reader);
+    let lower = |alice: &mut Peer| {
+        let thread = alice.replica.thread_mut(&id).unwrap();
+        thread.set_records_per_epoch_max(8);
+    };
+    lower(&mut alice);
+    let mut appended = alice.write_many(id, ["x"; 20]);
+    alice.restart();
+    lower(&mut alice);
+    for _ in 0..7 {
+        appended.extend(alice.write_many(id, ["y"]));
+    }
+    let logs: BTreeSet<LogId> = appended.iter().map(|it| it.log).collect();
+    assert_eq!(logs.len(), 4);
+    assert!(appended.iter().all(|it| it.seq <= 8));
+    sync(&mut alice, &mut bob);
+    talk(&mut alice, &mut bob);
+    assert_eq!(bob.reads(id), alice.reads(id));
+    assert_eq!(bob.reads(id).len(), 27);
+    assert!(bob.errors.is_empty(), "{:?}", bob.errors);
+    let governance = bob.thread(id).governance();
+    let openings = governance.openings().map(|(_, opening)| opening);
+    let incarnations: BTreeSet<u64> = openings.map(|it| it.incarnation).collect();
+    assert_eq!(incarnations, BTreeSet::from([0, 1, 2, 3]));
+}
+
+/// A control log has one key for ever, so its limit is an error with a name.
+#[test]
+fn full_control_log_is_an_error() {
+    let mut alice = Peer::new(1);
+    let id = alice.create();
+    let now = alice.now;
+    let thread = alice.replica.thread_mut(&id).unwrap();
+    thread.set_records_per_epoch_max(3);
+    alice.govern(id, &[]);
+    alice.govern(id, &[]);
+    let before = alice.state(id);
+    let refused = alice.step(|replica, view, rng, changes| {
+        let thread = replica.thread_mut(&id).unwrap();
+        thread.govern(view, &[], &[], now, rng, changes)
+    });
+    assert!(matches!(refused, Err(AppendError::LogFull)), "{refused:?}");
+    assert_eq!(alice.state(id), before);
 }
