@@ -55,6 +55,7 @@ mod driver;
 mod error;
 mod event;
 mod generation;
+mod member;
 mod peer;
 mod queue;
 mod text;

@@ -1,7 +1,6 @@
 //! The handle of a thread.
 
-use leno_identity::{Did, Label};
-use leno_threads_core::acl::Grant;
+use leno_identity::Did;
 use leno_threads_core::thread::{AppendError, LogStatus, Quarantine};
 use leno_threads_core::{
     FrameOp, GrantOp, RecordRef, Role, RosterOp, Scope, SeatId, THREAD_DOMAIN, ThreadId,
@@ -15,6 +14,7 @@ use crate::collection::Collection;
 use crate::convert::{from_ipld, to_ipld};
 use crate::driver::SyncReport;
 use crate::error::Error;
+use crate::member::{commitment, proven};
 use crate::peer::{Peer, salt};
 use crate::text::{Card, SeatProof, Ticket};
 use crate::work::{Work, member_of_grant, member_of_log, thread_mut};
@@ -35,7 +35,7 @@ pub struct Member {
     pub role: Role,
     /// What the member wants to be called; empty if nothing was said.
     pub name: String,
-    /// Who the member is, if a certificate proves it.
+    /// Who the member is, if a certificate proves it that the grant of the seat committed to.
     pub identity: Option<Did>,
     /// Whether it is this peer's own seat.
     pub is_self: bool,
@@ -94,7 +94,7 @@ impl Thread {
                 let proven = proven.ok_or(crate::text::TextError::NotVouched)?;
                 let salt = salt(work);
                 let identity = proven.identity().to_bytes();
-                let identity = Label::IDENTITY_COMMITMENT.hash(&[&salt, &identity]);
+                let identity = commitment(&salt, &identity);
                 let now = work.now_millis;
                 work.writable(id)?;
                 let Work {
@@ -226,13 +226,8 @@ impl Thread {
                 let member = |seat: SeatId| {
                     let role = governance.role(seat)?;
                     let fact = thread.roster().seat(&seat);
-                    let grants = governance.grants_of(seat);
-                    let kems: Vec<[u8; 32]> =
-                        grants.map(|(_, grant): (_, &Grant)| grant.op.kem).collect();
-                    let identity = fact
-                        .and_then(|fact| SeatProof::decode(&fact.certificate).ok())
-                        .and_then(|proof| kems.iter().find_map(|kem| proof.verify(seat, kem, now)))
-                        .map(|certificate| certificate.identity().to_did());
+                    let identity = proven(thread, seat, now);
+                    let identity = identity.map(|it| it.identity().to_did());
                     let name = fact.map(|fact| fact.name.clone()).unwrap_or_default();
                     Some(Member {
                         seat,

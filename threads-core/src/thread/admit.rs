@@ -504,6 +504,8 @@ impl Thread {
         let role = self.governance.role_in(control);
         let governs = role.is_some_and(|it| it <= Role::Admin);
         ops.retain(|op| match op {
+            // No grant committed to the founder's identity, so nobody else states it.
+            RosterOp::Seat { seat, .. } if *seat == self.genesis.owner => *seat == author,
             RosterOp::Seat { seat, .. } => governs || (*seat == author && role.is_some()),
             RosterOp::Name(_) => governs,
             RosterOp::Fact { .. } => role.is_some_and(Role::writes),
