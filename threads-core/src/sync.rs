@@ -17,6 +17,7 @@
 mod error;
 mod message;
 mod offer;
+mod refusal;
 mod replica;
 mod send;
 mod session;

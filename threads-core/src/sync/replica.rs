@@ -16,6 +16,7 @@ use super::PeerKey;
 use super::error::SyncError;
 use super::message::Message;
 use super::offer::offer_in;
+use super::refusal::Refusals;
 use super::send::{next_message, next_message_while_joining, owed};
 use super::session::{Matched, Session};
 use super::slot::{Joining, Slot, decode_joining, encode_joining};
@@ -54,6 +55,7 @@ pub struct Replica {
     pub(super) nonce_secret: NonceSecret,
     pub(super) slots: BTreeMap<ThreadId, Slot>,
     pub(super) sessions: BTreeMap<PeerKey, Session>,
+    pub(super) refusals: Refusals,
     next_number: u32,
 }
 
@@ -89,6 +91,7 @@ impl Replica {
             nonce_secret,
             slots: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            refusals: Refusals::default(),
             next_number: 0,
         };
         for (number, row) in rows {
@@ -201,13 +204,16 @@ impl Replica {
     /// Wakes sessions, and asks again for logs that are open by now.
     fn reconsider(&mut self, id: ThreadId, governed: bool) {
         let Self {
-            sessions, slots, ..
+            sessions,
+            slots,
+            refusals,
+            ..
         } = self;
         let thread = match slots.get(&id) {
             Some(Slot::Open(thread)) => Some(thread.as_ref()),
             _ => None,
         };
-        for session in sessions.values_mut() {
+        for (peer, session) in sessions {
             let matched = session.matched.get_mut(&id);
             if let (Some(matched), Some(thread)) = (matched, thread) {
                 let count = |it: &Matched| it.unknown.len() + it.refused.len() + it.full.len();
@@ -220,7 +226,11 @@ impl Replica {
                 if governed {
                     // An empty log may begin elsewhere than was known when its range was refused.
                     let is_empty = |log: &LogId| thread.log(log).is_some_and(|it| it.tip.seq == 0);
-                    matched.refused.retain(|log| !is_empty(log));
+                    let empty: Vec<_> = matched.refused.iter().copied().filter(is_empty).collect();
+                    for log in empty {
+                        matched.refused.remove(&log);
+                        refusals.healed(*peer, id, log);
+                    }
                 }
                 if count(matched) < before {
                     matched.have_sent = false;
@@ -332,7 +342,7 @@ impl Replica {
         }
     }
 
-    /// Lets in what waited for time to pass.
+    /// Lets in what waited for time to pass, and asks again for logs that were refused.
     ///
     /// # Errors
     ///
@@ -352,6 +362,17 @@ impl Replica {
                 news.push(*id);
             }
         }
+        for (peer, id, log) in self.refusals.due(now_millis) {
+            let Some(session) = self.sessions.get_mut(&peer) else {
+                continue;
+            };
+            if let Some(matched) = session.matched.get_mut(&id)
+                && matched.refused.remove(&log)
+            {
+                matched.have_sent = false;
+                session.wake(id);
+            }
+        }
         for id in news {
             let governed = (id, ThreadEvent::GovernanceChanged);
             self.reconsider(id, changes.events.contains(&governed));
@@ -362,7 +383,8 @@ impl Replica {
     /// When [`Replica::handle_timeout`] has something to do, in milliseconds since the Unix epoch.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
-        self.threads().filter_map(Thread::next_release_millis).min()
+        let releases = self.threads().filter_map(Thread::next_release_millis);
+        releases.chain(self.refusals.next_millis()).min()
     }
 
     /// Takes in a message.

@@ -71,7 +71,7 @@ fn next_in(
     if !matched.is_open {
         // Only now it is known who this is: begin, with what was kept back.
         matched.refresh();
-        matched.refused.clear();
+        matched.refused.retain(|log| matched.shunned.contains(log));
         matched.asked.clear();
         let unjudged = std::mem::take(&mut matched.unjudged);
         matched.to_ask.extend(session.differing(thread, &unjudged));

@@ -84,6 +84,8 @@ pub(super) struct Matched {
     pub(super) up_to_date_received: bool,
     /// Logs whose ranges from this peer were refused.
     pub(super) refused: BTreeSet<LogId>,
+    /// Those that this session refused because earlier ones had to.
+    pub(super) shunned: BTreeSet<LogId>,
     /// Logs of which so much waits here that no more is taken in, and the admitted record at which
     /// they are asked for again.
     pub(super) full: BTreeMap<LogId, Seq>,

@@ -55,6 +55,7 @@ impl Step<'_, '_> {
                 if let Some(session) = sessions.get_mut(&peer) {
                     offer_in(session, slots);
                 }
+                self.recall();
                 Ok(())
             }
             Message::Threads { tags } => {
@@ -75,6 +76,7 @@ impl Step<'_, '_> {
                     });
                 }
                 take_tags(session, slots, tags);
+                self.recall();
                 Ok(())
             }
             Message::Prove {
@@ -137,6 +139,25 @@ impl Step<'_, '_> {
                 Ok(())
             }
             Message::NeedKeys { thread, epochs } => self.need_keys(thread, &epochs),
+        }
+    }
+
+    /// Leaves alone what this peer sent in earlier sessions and had to be refused.
+    fn recall(&mut self) {
+        let Replica {
+            sessions, refusals, ..
+        } = &mut *self.replica;
+        let Some(session) = sessions.get_mut(&self.peer) else {
+            return;
+        };
+        for (thread, log) in refusals.standing(self.peer, self.now_millis) {
+            // Once a vector was sent, the session has found out for itself.
+            if let Some(matched) = session.matched.get_mut(&thread)
+                && !matched.have_sent
+            {
+                matched.shunned.insert(log);
+                matched.refused.insert(log);
+            }
         }
     }
 
@@ -319,6 +340,9 @@ impl Step<'_, '_> {
             *theirs = (at - 1).max(*theirs);
         }
         matched.acks.insert(log_number, tip);
+        if stored > 0 && outcome.is_ok() {
+            self.replica.refusals.healed(peer, id, log);
+        }
         if stored > 0 || admitted > 0 {
             self.replica.touched(id);
         }
@@ -374,6 +398,10 @@ impl Step<'_, '_> {
                 ..
             } => {
                 matched.refused.insert(log);
+                self.replica
+                    .refusals
+                    .refused(peer, id, log, self.now_millis);
+                let matched = self.matched(id)?;
                 let refused = Message::Refused { thread, log }.encode();
                 let from = tip.max(1);
                 let is_asked = tip > 0 && matched.asked.insert(log, from).is_none();
@@ -382,6 +410,9 @@ impl Step<'_, '_> {
             }
             ReceiveError::Refused { .. } | ReceiveError::Forked { .. } => {
                 matched.refused.insert(log);
+                self.replica
+                    .refusals
+                    .refused(peer, id, log, self.now_millis);
                 Some(Message::Refused { thread, log }.encode())
             }
         };

@@ -17,6 +17,7 @@ mod limits;
 mod multiformats;
 mod pack;
 mod parked;
+mod poison;
 mod size;
 mod sync;
 mod util;
