@@ -32,7 +32,7 @@ use crate::{KeyError, Label, PublicKey, VerifyError};
 /// let key = SigningKey::from_secret_bytes(&[7; 32])?;
 /// let signature = key.sign(Label::LOG_HEAD, &[b"head"]);
 /// key.verifying_key().verify(Label::LOG_HEAD, &[b"head"], &signature)?;
-/// assert!(key.verifying_key().verify(Label::SEAT_ACT, &[b"head"], &signature).is_err());
+/// assert!(key.verifying_key().verify(Label::SESSION_PROOF, &[b"head"], &signature).is_err());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct SigningKey(ed25519_dalek::SigningKey);

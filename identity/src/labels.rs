@@ -4,7 +4,8 @@
 //! Every signature, MAC, derived key and commitment of the product is computed over a message that
 //! begins with one of these labels and a zero byte. No label is a prefix of another, so bytes made
 //! for one purpose never mean anything for another one. A purpose that is missing here is added
-//! here, and nowhere else.
+//! here, and nowhere else. Each label serves one purpose; a reserved one serves none yet, and keeps its
+//! name from being taken for another.
 
 use std::fmt;
 
@@ -48,32 +49,28 @@ registry! {
     LOG_HEAD = "log-head";
     /// A log key's signature in the opening of its log.
     LOG_OPENING_LOG = "log-opening-log";
-    /// A seat key's signature in the opening of a log.
-    LOG_OPENING_SEAT = "log-opening-seat";
-    /// A seat key's signature in the opening of its control log.
+    /// Reserved: a seat key's signature in the opening of its next control log.
     CONTROL_OPENING = "control-opening";
-    /// A new seat's signature of the offer by which it asks to be seated.
+    /// A device's signature of a seat that it vouches for.
     SEAT_OFFER = "seat-offer";
-    /// A seat key's signature of an act outside of a log.
-    SEAT_ACT = "seat-act";
-    /// A seat's signature of the channel of a sync session.
+    /// The hash of both sides' keys and nonces that stands for a sync session.
+    SESSION_BINDING = "session-binding";
+    /// A seat's signature of a sync session: that it is at this end.
     SESSION_PROOF = "session-proof";
     /// The MAC under the service key that names a thread in one sync session.
     THREAD_TAG = "thread-tag";
     /// The short hash of a head in a sync session, keyed by the nonces of both sides.
     SHORT_HEAD_HASH = "short-head-hash";
-    /// The MAC under a device's nonce secret that yields the nonce of a body.
+    /// The hash that names a set of key wraps in a sync session.
+    WRAPS_DIGEST = "wraps-digest";
+    /// The key, made from a device's nonce secret, of the MAC that yields the nonces of bodies.
     NONCE = "nonce";
-    /// The key that seals bodies, derived from an epoch key.
+    /// The key that seals bodies, roster parts too, derived from an epoch key.
     BODY_SUBKEY = "body-subkey";
     /// The key that seals frames of control records, derived from the service key.
     FRAME_SUBKEY = "frame-subkey";
-    /// The key that seals roster parts of control records.
-    ROSTER_SUBKEY = "roster-subkey";
-    /// The key of a sealing that is made once: snapshots, segments, wraps, backups.
+    /// Reserved: the key of a sealing that is made once: snapshots, segments, backups.
     ONE_TIME_SEALING = "one-time-sealing";
-    /// The key under which a store keeps secrets at rest.
-    STORE_KEY = "store-key";
     /// The hash that commits an epoch id to its key.
     EPOCH_COMMITMENT = "epoch-commitment";
     /// The HPKE info of an epoch key wrapped to a device.
@@ -82,12 +79,11 @@ registry! {
     DOCUMENT_ID = "document-id";
     /// The salted hash of a member's identity key in its first grant.
     IDENTITY_COMMITMENT = "identity-commitment";
-    /// The salted hash of a member's recovery key in its first grant.
+    /// Reserved: the salted hash of a member's recovery key in its first grant.
     RECOVERY_COMMITMENT = "recovery-commitment";
-    /// The hash of reduced state.
+    /// The hash of reduced state. Used by the crate of the codec, which knows of no keys and so does
+    /// not import this one.
     STATE_HASH = "state-hash";
-    /// The hash that names a proof of a fork.
-    FORK_PROOF = "fork-proof";
 }
 
 impl Label {

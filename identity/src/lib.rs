@@ -18,8 +18,8 @@
 //! assert_eq!(*verified.identity(), alice.public_key());
 //!
 //! // From then on the device signs for itself, each thing under its own label.
-//! let signature = phone.signing_key().sign(Label::SESSION_PROOF, &[b"channel"]);
-//! verified.device().verify(Label::SESSION_PROOF, &[b"channel"], &signature)?;
+//! let signature = phone.signing_key().sign(Label::SEAT_OFFER, &[b"seat"]);
+//! verified.device().verify(Label::SEAT_OFFER, &[b"seat"], &signature)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

@@ -108,7 +108,11 @@ fn signature_holds_for_its_label_and_parts_only() {
     check(Label::LOG_HEAD, &[b"ab", b"c"], Ok(()));
     check(Label::LOG_HEAD, &[b"a", b"bc"], Err(VerifyError::Mismatch));
     check(Label::LOG_HEAD, &[b"abc"], Err(VerifyError::Mismatch));
-    check(Label::SEAT_ACT, &[b"ab", b"c"], Err(VerifyError::Mismatch));
+    check(
+        Label::SESSION_PROOF,
+        &[b"ab", b"c"],
+        Err(VerifyError::Mismatch),
+    );
     let other = SigningKey::generate(&mut rng(2)).unwrap().verifying_key();
     let verdict = other.verify(Label::LOG_HEAD, &[b"ab", b"c"], &signature);
     assert_eq!(verdict, Err(VerifyError::Mismatch));
@@ -117,10 +121,10 @@ fn signature_holds_for_its_label_and_parts_only() {
 #[test]
 fn raw_message_is_what_the_label_builds() {
     let key = SigningKey::generate(&mut rng(1)).unwrap();
-    let message = Label::SEAT_ACT.message(&[b"act"]);
+    let message = Label::SESSION_PROOF.message(&[b"act"]);
     assert_eq!(
         key.sign_message(&message),
-        key.sign(Label::SEAT_ACT, &[b"act"])
+        key.sign(Label::SESSION_PROOF, &[b"act"])
     );
 }
 

@@ -95,7 +95,7 @@ fn malformed_signature_is_refused() {
 fn only_ed25519_is_verified() {
     let signature = Signature::from([0; 64]);
     for kind in [KeyKind::X25519, KeyKind::Secp256k1, KeyKind::P256] {
-        let verdict = key(kind).verify(Label::SEAT_ACT, &[], &signature);
+        let verdict = key(kind).verify(Label::SESSION_PROOF, &[], &signature);
         assert_eq!(verdict, Err(VerifyError::UnsupportedKey { kind }));
         let proven = key(kind).to_verifying_key();
         assert_eq!(proven, Err(VerifyError::UnsupportedKey { kind }));
@@ -106,15 +106,18 @@ fn only_ed25519_is_verified() {
 fn signature_of_another_kind_is_refused() {
     let signing = SigningKey::generate(&mut rng(1)).unwrap();
     let key = PublicKey::from(signing.verifying_key());
-    let raw = signing.sign(Label::SEAT_ACT, &[b"act"]);
-    assert_eq!(key.verify(Label::SEAT_ACT, &[b"act"], &raw.into()), Ok(()));
+    let raw = signing.sign(Label::SESSION_PROOF, &[b"act"]);
+    assert_eq!(
+        key.verify(Label::SESSION_PROOF, &[b"act"], &raw.into()),
+        Ok(())
+    );
 
     let relabelled = Signature::from_raw(SignatureKind::P256, &raw).unwrap();
     let expected = VerifyError::WrongKind {
         key: KeyKind::Ed25519,
         signature: SignatureKind::P256,
     };
-    let verdict = key.verify(Label::SEAT_ACT, &[b"act"], &relabelled);
+    let verdict = key.verify(Label::SESSION_PROOF, &[b"act"], &relabelled);
     assert_eq!(verdict, Err(expected));
 }
 

@@ -131,7 +131,7 @@ impl Session {
         let mut sides = [(self.local, self.nonce), (self.remote, remote_nonce)];
         sides.sort_unstable();
         let [(low, low_nonce), (high, high_nonce)] = sides;
-        Some(Label::SESSION_PROOF.hash(&[&low.0, &high.0, &low_nonce, &high_nonce]))
+        Some(Label::SESSION_BINDING.hash(&[&low.0, &high.0, &low_nonce, &high_nonce]))
     }
 
     fn side(&self, own: bool) -> [u8; 1] {
@@ -150,7 +150,7 @@ impl Session {
     /// What a seat signs to show that it is at this end of the channel.
     pub(super) fn statement(&self, thread: ThreadId, own: bool) -> Option<Vec<u8>> {
         let binding = self.binding()?;
-        Some(Label::SEAT_ACT.message(&[b"session", &binding, &thread.0, &self.side(own)]))
+        Some(Label::SESSION_PROOF.message(&[&binding, &thread.0, &self.side(own)]))
     }
 
     pub(super) fn proves(&self, thread: ThreadId, seat: SeatId, signature: &[u8; 64]) -> bool {

@@ -144,7 +144,7 @@ impl Thread {
                 bytes.extend_from_slice(tag);
             }
         }
-        *Label::EPOCH_WRAP
+        *Label::WRAPS_DIGEST
             .hash(&[&bytes])
             .first_chunk()
             .expect("a hash is longer than 8 bytes")

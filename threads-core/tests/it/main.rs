@@ -13,6 +13,7 @@ mod forgery;
 mod forks;
 mod governance;
 mod hostile;
+mod labels;
 mod limits;
 mod multiformats;
 mod pack;
