@@ -8,6 +8,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 const IPLD: &str = include_str!("../vectors/ipld-dag-cbor.json");
+const IPLD_GARBAGE: &str = include_str!("../vectors/ipld-dag-cbor-garbage.json");
 const NEGATIVE: &str = include_str!("../vectors/ipld-negative.json");
 const DASL: &str = include_str!("../vectors/dasl-cbor.json");
 const FORMAT: &str = include_str!("../vectors/format-v1.json");
@@ -53,9 +54,9 @@ fn bytes(hex: &str) -> Vec<u8> {
 
 #[test]
 fn ipld_fixtures_are_decoded_and_encoded_to_the_same_bytes() {
-    let cases = cases(IPLD);
-    assert_eq!(cases.len(), 62);
-    for case in cases {
+    let (cases, garbage) = (cases(IPLD), cases(IPLD_GARBAGE));
+    assert_eq!((cases.len(), garbage.len()), (62, 11));
+    for case in cases.into_iter().chain(garbage) {
         let name = text(&case, "name");
         let bytes = bytes(text(&case, "hex"));
         let value = decode_ipld(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
