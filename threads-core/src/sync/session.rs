@@ -227,3 +227,6 @@ impl Matched {
         self.refused.contains(log) || self.full.contains_key(log)
     }
 }
+
+#[cfg(test)]
+mod tests;
