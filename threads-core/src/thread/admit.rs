@@ -144,7 +144,9 @@ impl Thread {
                 break;
             }
             let context = run.context(record);
-            let judgement = match self.judge(admission, log, record)? {
+            let judgement = self.judge(admission, log, record)?;
+            let names_are_good = matches!(judgement, Judgement::Good(_));
+            let judgement = match judgement {
                 Judgement::Good(frontier) if log.is_control => {
                     let past = frontier.unwrap_or_else(|| log.frontier.clone());
                     self.take_control(admission, id, log, record, context, past)
@@ -181,11 +183,14 @@ impl Thread {
                 }
                 other @ (Judgement::Waits(_) | Judgement::Bad(..)) => other,
             };
+            // What it has seen is told by what it names, and not by who holds the key to its body.
+            if names_are_good && !matches!(judgement, Judgement::Waits(_)) {
+                for dep in &record.deps {
+                    log.seen.raise(dep.log, dep.seq);
+                }
+            }
             match judgement {
                 Judgement::Good(frontier) => {
-                    for dep in &record.deps {
-                        log.seen.raise(dep.log, dep.seq);
-                    }
                     if let Some(frontier) = frontier {
                         self.note_step(log, record.seq, frontier, admission.changes);
                     }

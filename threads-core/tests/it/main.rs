@@ -19,6 +19,8 @@ mod multiformats;
 mod pack;
 mod parked;
 mod poison;
+mod quarantine;
+mod session;
 mod size;
 mod sync;
 mod util;
