@@ -45,6 +45,9 @@ pub enum SyncError {
         seat: SeatId,
     },
     /// A range is refused; other logs go on.
+    ///
+    /// A range that is here already is no error: it is passed over and acknowledged, so that a replay
+    /// changes nothing.
     #[error("a range from peer {} is refused", short(.peer))]
     Range {
         /// Who sent it.

@@ -6,6 +6,7 @@
     reason = "helpers of tests, which may panic as the tests do"
 )]
 
+mod attack;
 mod clock;
 mod convergence;
 mod cut;
