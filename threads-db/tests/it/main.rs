@@ -7,10 +7,12 @@
     reason = "helpers of tests, which may panic and look at one variant of many"
 )]
 
+mod band;
 mod events;
 mod limits;
 mod lives;
 mod props;
 mod rows;
+mod sealed;
 mod transactions;
 mod world;

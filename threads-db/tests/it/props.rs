@@ -26,7 +26,7 @@ enum Step {
 }
 
 #[derive(Clone, Debug)]
-enum Write {
+pub(crate) enum Write {
     Put(u8, Ipld),
     Insert(Ipld),
     Patch(u8, Ipld),
@@ -121,7 +121,7 @@ fn edit() -> impl Strategy<Value = FieldEdit> {
     ]
 }
 
-fn write() -> impl Strategy<Value = Write> {
+pub(crate) fn write() -> impl Strategy<Value = Write> {
     prop_oneof![
         3 => (any::<u8>(), value()).prop_map(|(at, value)| Write::Put(at % 8, value)),
         1 => value().prop_map(Write::Insert),
@@ -146,7 +146,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// Mistakes that a random program makes; everything else is a bug.
-fn is_expected(error: &DbError) -> bool {
+pub(crate) fn is_expected(error: &DbError) -> bool {
     matches!(
         error,
         DbError::NotFound { .. }
