@@ -240,7 +240,8 @@ impl Documents {
     ///    format has. Kinds that come later are judged op by op, so that versions agree.
     /// 3. An op of an unknown kind waits with its document, which is stopped: [`Event::Stopped`].
     ///    It is folded when a later version loads the document.
-    /// 4. A create of a generated id that its author did not make is void: [`Event::Void`].
+    /// 4. A create of a generated id that its author did not make is void, and so is an op on a life
+    ///    above its stamp: [`Event::Void`].
     ///
     /// # Errors
     ///

@@ -76,6 +76,9 @@ pub enum VoidReason {
     /// It creates a document with a generated id, and does not show that its author made the id.
     #[error("its author did not make the id of the document")]
     NotAuthor,
+    /// It names a life of the document that cannot have begun by its stamp.
+    #[error("the document cannot have lived that often")]
+    LifeAhead,
 }
 
 /// Who watches what, and what happened.

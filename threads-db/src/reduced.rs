@@ -83,17 +83,23 @@ impl Reduced {
 
     /// Folds in an op, unless it is void.
     pub(crate) fn fold(&mut self, place: &Place, member: Option<OpRef>, op: Op) -> Folded {
-        if let Action::Create { nonce, .. } = op.action()
+        let mut nonce = self.nonce;
+        if let Action::Create { nonce: of_op, .. } = op.action()
             && op.document().as_generated().is_some()
         {
-            let shown = nonce.filter(|nonce| {
+            let shown = of_op.filter(|nonce| {
                 member.is_some_and(|member| is_of_member(op.document(), member, nonce))
             });
             let Some(shown) = shown else {
                 return Folded::Void(VoidReason::NotAuthor);
             };
-            self.nonce = Some(self.nonce.map_or(shown, |known| known.min(shown)));
+            nonce = Some(nonce.map_or(shown, |known| known.min(shown)));
         }
+        // The state would pass it over too; here it is told.
+        if op.is_ahead_of(place.stamp) {
+            return Folded::Void(VoidReason::LifeAhead);
+        }
+        self.nonce = nonce;
         self.state.apply_owned(place, op);
         Folded::Done
     }

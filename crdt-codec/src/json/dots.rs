@@ -1,18 +1,28 @@
 //! The one merge rule below registers, sets, presence and list elements.
 
+mod claims;
+
 use std::cmp::Ordering;
+
+pub(super) use claims::{Claim, Claims};
 
 use crate::{Dot, LogId, Place, Seq, Stamp};
 
 /// What each log wrote last to one place, and whether that still shows.
 ///
 /// Per log only the entry with the greatest (seq, index) counts: what a log wrote earlier is
-/// replaced by what it wrote later. An op of another log that saw an entry covers it, and with it
-/// all earlier ones. A cover and an entry of one dot leave the cover. So this is one maximum per
-/// log, and the result does not depend on the order of arrival.
+/// replaced by what it wrote later. An op of another log that *claims* to have seen a dot replaces
+/// the entries up to that dot whose stamps lie below its own: an op's stamp is above those of all
+/// that its writer has seen, so a claim on what comes after it is a lie and hides nothing. Both
+/// rules ask for a maximum per log, and the result does not depend on the order of arrival.
 // Sorted by log; most places have one writer, so this is one small allocation.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Dots<T>(Vec<Entry<T>>);
+pub(super) struct Dots<T> {
+    entries: Vec<Entry<T>>,
+    /// Claims that go beyond the newest entry of their log. There are none once all that is seen has
+    /// come; only a lie stays.
+    claims: Option<Box<Claims>>,
+}
 
 /// The newest entry of one log.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -31,83 +41,153 @@ pub(super) struct Write<V> {
     pub(super) value: Option<V>,
 }
 
-impl<T> Default for Dots<T> {
-    fn default() -> Self {
-        Self(Vec::new())
+/// What an entry leaves behind knows when it was written.
+pub(super) trait Content {
+    fn stamp(&self) -> Stamp;
+}
+
+impl<V> Content for Write<V> {
+    fn stamp(&self) -> Stamp {
+        self.stamp
     }
 }
 
-impl<T> Dots<T> {
-    /// Lets the op at `dot` replace what it saw and leave `content`, or nothing.
-    pub(super) fn write(&mut self, dot: Dot, seen: &[Dot], content: Option<T>) {
-        for dot in seen {
-            self.put(*dot, None);
+/// A mark says only that something is there.
+impl Content for Stamp {
+    fn stamp(&self) -> Stamp {
+        *self
+    }
+}
+
+impl<T> Default for Dots<T> {
+    fn default() -> Self {
+        Self {
+            entries: Vec::new(),
+            claims: None,
         }
-        self.put(dot, content);
+    }
+}
+
+impl<T: Content> Dots<T> {
+    /// Lets the op at `place` replace what it saw and leave `content`, or nothing.
+    #[inline]
+    pub(super) fn write(&mut self, place: &Place, seen: &[Dot], content: Option<T>) {
+        for dot in seen {
+            // What its own log wrote before is replaced without a claim.
+            if dot.log != place.dot.log {
+                self.claim(Claim {
+                    dot: *dot,
+                    stamp: place.stamp,
+                });
+            }
+        }
+        self.put(place, content);
     }
 
-    #[inline]
-    fn put(&mut self, dot: Dot, content: Option<T>) {
-        let Dot { log, seq, index } = dot;
-        let at = match self.0.as_slice() {
-            // The usual case, spared the search.
-            [only] if only.log == log => Ok(0),
-            entries => entries.binary_search_by(|entry| entry.log.cmp(&log)),
+    fn put(&mut self, place: &Place, content: Option<T>) {
+        let Dot { log, seq, index } = place.dot;
+        let at = self.find(log);
+        if let Ok(at) = at
+            && let Some(entry) = self.entries.get(at)
+            && (seq, index) <= (entry.seq, entry.index)
+        {
+            return;
+        }
+        let is_hidden = self.settle(place);
+        let content = content.filter(|_| !is_hidden);
+        let new = Entry {
+            log,
+            seq,
+            index,
+            content,
         };
         match at {
             Err(at) => {
                 // Exactly one is what most places need for good.
-                if self.0.is_empty() {
-                    self.0.reserve_exact(1);
+                if self.entries.is_empty() {
+                    self.entries.reserve_exact(1);
                 }
-                self.0.insert(
-                    at,
-                    Entry {
-                        log,
-                        seq,
-                        index,
-                        content,
-                    },
-                );
+                self.entries.insert(at, new);
             }
             Ok(at) => {
-                let Some(entry) = self.0.get_mut(at) else {
-                    return;
-                };
-                match (seq, index).cmp(&(entry.seq, entry.index)) {
-                    Ordering::Greater => {
-                        entry.seq = seq;
-                        entry.index = index;
-                        entry.content = content;
-                    }
-                    Ordering::Equal if content.is_none() => entry.content = None,
-                    Ordering::Equal | Ordering::Less => {}
+                if let Some(entry) = self.entries.get_mut(at) {
+                    *entry = new;
                 }
             }
         }
     }
 
-    /// Takes entries that are sorted by log.
-    pub(super) fn from_sorted(entries: Vec<Entry<T>>) -> Self {
-        Self(entries)
+    fn claim(&mut self, claim: Claim) {
+        if let Ok(at) = self.find(claim.dot.log)
+            && let Some(entry) = self.entries.get_mut(at)
+        {
+            let order = entry.dot().place().cmp(&claim.dot.place());
+            let hides = |content: &T| order.is_le() && content.stamp() < claim.stamp;
+            if entry.content.as_ref().is_some_and(hides) {
+                entry.content = None;
+            }
+            if order != Ordering::Less {
+                return;
+            }
+        }
+        self.claims.get_or_insert_default().insert(claim);
+    }
+
+    /// Tells whether a claim replaces a new entry, and drops the claims that end with it.
+    fn settle(&mut self, place: &Place) -> bool {
+        let Some(claims) = &mut self.claims else {
+            return false;
+        };
+        let is_hidden = claims.settle(place);
+        if claims.is_empty() {
+            self.claims = None;
+        }
+        is_hidden
+    }
+}
+
+impl<T> Dots<T> {
+    #[inline]
+    fn find(&self, log: LogId) -> Result<usize, usize> {
+        match self.entries.as_slice() {
+            // The usual case, spared the search.
+            [only] if only.log == log => Ok(0),
+            entries => entries.binary_search_by(|entry| entry.log.cmp(&log)),
+        }
+    }
+
+    /// Takes entries that are sorted by log, and claims beyond them.
+    pub(super) fn from_sorted(entries: Vec<Entry<T>>, claims: Option<Box<Claims>>) -> Self {
+        Self { entries, claims }
     }
 
     pub(super) fn entries(&self) -> &[Entry<T>] {
-        &self.0
+        &self.entries
+    }
+
+    /// Claims that go beyond the entries, in ascending order of their dots.
+    pub(super) fn claims(&self) -> &[Claim] {
+        self.claims.as_ref().map_or(&[], |claims| claims.as_slice())
+    }
+
+    /// Visits the log of each entry and claim.
+    pub(super) fn each_log(&self, mut visit: impl FnMut(LogId)) {
+        self.entries.iter().for_each(|it| visit(it.log));
+        self.claims().iter().for_each(|it| visit(it.dot.log));
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries.is_empty()
     }
 
     /// Tells whether any entry still shows.
     pub(super) fn is_visible(&self) -> bool {
-        self.0.iter().any(|entry| entry.content.is_some())
+        self.entries.iter().any(|entry| entry.content.is_some())
     }
 
     /// What an op of `own` replaces here: the visible entries of all other logs.
     pub(super) fn seen_by(&self, own: LogId) -> Vec<Dot> {
-        let others = self.0.iter().filter(|entry| entry.log != own);
+        let others = self.entries.iter().filter(|entry| entry.log != own);
         others
             .filter(|entry| entry.content.is_some())
             .map(Entry::dot)
@@ -118,7 +198,7 @@ impl<T> Dots<T> {
 impl<V> Dots<Write<V>> {
     /// The visible write of the greatest place.
     pub(super) fn winner(&self) -> Option<(Place, Option<&V>)> {
-        match self.0.as_slice() {
+        match self.entries.as_slice() {
             [only] => only.visible(),
             entries => entries
                 .iter()
@@ -129,7 +209,7 @@ impl<V> Dots<Write<V>> {
 
     /// All visible writes, greatest place first.
     pub(super) fn visible(&self) -> Vec<(Place, Option<&V>)> {
-        let mut visible: Vec<_> = self.0.iter().filter_map(Entry::visible).collect();
+        let mut visible: Vec<_> = self.entries.iter().filter_map(Entry::visible).collect();
         visible.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
         visible
     }

@@ -11,7 +11,7 @@ pub(super) use wire::{decode_number, decode_position, decode_short};
 use super::position::Position;
 use super::value::{Value, ValueError, check_key};
 use crate::cbor::{DEPTH_MAX, key_order};
-use crate::{Dot, LogId};
+use crate::{Dot, LogId, Stamp};
 
 /// Most edits in one op.
 pub const EDITS_MAX: usize = 4_096;
@@ -69,6 +69,10 @@ pub struct Edit {
     /// What of *other* logs this replaces: the newest dot of each; whatever that log wrote earlier
     /// to the same place is meant too, and so is what the writer's own log wrote earlier. In
     /// ascending order of the logs, each at most once. Empty for counters, maxima and minima.
+    ///
+    /// # Security
+    ///
+    /// A dot whose stamp is not below this op's was not seen, and is not replaced.
     pub seen: Vec<Dot>,
 }
 
@@ -213,16 +217,16 @@ impl Op {
         }
     }
 
-    /// All dots of other ops that it names: whoever admits the op checks that each lies in its past.
+    /// Tells whether its life cannot have begun by its record's stamp, so that it has no effect.
     ///
     /// # Security
     ///
-    /// A dot stands for all earlier ones of its log, so an op that names one from the future would
-    /// replace what its owner has not written yet.
-    pub fn dots(&self) -> impl Iterator<Item = Dot> + '_ {
-        self.edits()
-            .iter()
-            .flat_map(|edit| edit.seen.iter().copied().chain(edit.change.element_dot()))
+    /// Who deletes life `u64::MAX` would end all lives that anybody could ever create. Lives are
+    /// counted one by one, with a record's stamp above the one before: an op that claims a life above
+    /// its stamp made it up, and a life that is not above leaves room for others at all times.
+    #[must_use]
+    pub fn is_ahead_of(&self, stamp: Stamp) -> bool {
+        self.life > stamp.0
     }
 
     /// At least the length of its encoding.

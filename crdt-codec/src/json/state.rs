@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::dots::{Dots, Write};
 use super::op::{Action, Change, Edit, ElementId, Op, decode_short};
 use super::value::{Number, Value};
-use crate::{Dot, LogId, OpError, Place};
+use crate::{Dot, LogId, OpError, Place, Stamp};
 
 /// What the ops of one document add up to.
 ///
@@ -17,10 +17,13 @@ use crate::{Dot, LogId, OpError, Place};
 /// 1. **Lives.** A delete of life *n* ends all lives up to *n*, with all that is ever written to
 ///    them. The visible life is the highest created one above the deletes; lower ones are dropped.
 ///    What is written to a life that nobody is known to have created is kept and does not show.
+///    An op whose life is above its stamp does nothing: lives are counted one by one and stamps rise
+///    with every record, so it made its life up, and lives never run out.
 /// 2. **Registers, presence, set and list elements** hold what each log wrote last; what another
-///    log saw and replaced does not show. Of several register values that show, the one of the
-///    greatest place wins; the others are conflicts. An element is in its set while any add of it
-///    shows, so a concurrent add outlives a remove.
+///    log saw and replaced does not show. An op saw nothing whose stamp is not below its own,
+///    whatever it says. Of several register values that show, the one of the greatest place wins;
+///    the others are conflicts. An element is in its set while any add of it shows, so a concurrent
+///    add outlives a remove.
 /// 3. **Counters** are sums. They are the one part that is not idempotent: each op must be applied
 ///    once, which the order of each log gives for nothing.
 /// 4. **Maxima and minima** hold one number; of equal ones, the one of the greatest place.
@@ -69,7 +72,7 @@ pub(super) struct Facets {
     pub(super) set: BTreeMap<Value, Member>,
     pub(super) list: BTreeMap<ElementId, Dots<Write<Value>>>,
     pub(super) map: Fields,
-    pub(super) presence: Dots<()>,
+    pub(super) presence: Dots<Stamp>,
 }
 
 /// The greatest or least number so far.
@@ -84,7 +87,7 @@ pub(super) struct Extreme {
 pub(super) struct Member {
     /// Whether it was ever added, which is all that a grow-only set asks.
     pub(super) added: bool,
-    pub(super) dots: Dots<()>,
+    pub(super) dots: Dots<Stamp>,
 }
 
 impl State {
@@ -159,7 +162,10 @@ impl State {
 
     /// Sets top-level registers of life 1.
     fn set_fields(&mut self, place: &Place, fields: &[(&str, &[u8])]) {
-        let Some(life) = (!fields.is_empty()).then(|| self.open(1)).flatten() else {
+        if fields.is_empty() {
+            return;
+        }
+        let Some(life) = self.open(1, place.stamp) else {
             return;
         };
         for (key, value) in fields {
@@ -169,7 +175,7 @@ impl State {
             };
             field(&mut life.fields, key)
                 .register
-                .write(place.dot, &[], Some(write));
+                .write(place, &[], Some(write));
         }
     }
 
@@ -192,6 +198,7 @@ impl State {
     /// Does what an op does besides its edits, and returns where these go, if anywhere.
     fn begin(&mut self, place: &Place, op: &Op) -> Option<&mut Life> {
         match op.action() {
+            Action::Delete if op.is_ahead_of(place.stamp) => None,
             Action::Delete => {
                 self.deleted = self.deleted.max(op.life());
                 let deleted = self.deleted;
@@ -199,9 +206,9 @@ impl State {
                 None
             }
             Action::Update { edits } if edits.is_empty() => None,
-            Action::Update { .. } => self.open(op.life()),
+            Action::Update { .. } => self.open(op.life(), place.stamp),
             Action::Create { nonce, .. } => {
-                let life = self.open(op.life())?;
+                let life = self.open(op.life(), place.stamp)?;
                 life.create(Creation {
                     place: *place,
                     nonce: *nonce,
@@ -212,10 +219,10 @@ impl State {
         }
     }
 
-    /// Finds or begins a life, unless it is over.
-    fn open(&mut self, number: u64) -> Option<&mut Life> {
+    /// Finds or begins a life, unless it is over or cannot have begun.
+    fn open(&mut self, number: u64, stamp: Stamp) -> Option<&mut Life> {
         let visible = self.life().unwrap_or(0);
-        if number <= self.deleted || number < visible {
+        if number <= self.deleted || number < visible || number > stamp.0 {
             return None;
         }
         let at = match self.lives.binary_search_by_key(&number, |life| life.number) {
@@ -276,11 +283,11 @@ impl Field {
     }
 
     fn change(&mut self, place: &Place, seen: &[Dot], change: Change) {
-        let Place { stamp, dot } = *place;
+        let stamp = place.stamp;
         let write = |value| Some(Write { stamp, value });
         match change {
-            Change::Set(value) => self.register.write(dot, seen, write(Some(value))),
-            Change::Unset => self.register.write(dot, seen, write(None)),
+            Change::Set(value) => self.register.write(place, seen, write(Some(value))),
+            Change::Unset => self.register.write(place, seen, write(None)),
             Change::Increment(by) => {
                 let counter = self.facets_mut().counter.get_or_insert(0);
                 // Wraps rather than saturates, which would depend on the order.
@@ -291,22 +298,23 @@ impl Field {
             Change::Add(value) => {
                 let member = self.facets_mut().set.entry(value).or_default();
                 member.added = true;
-                member.dots.write(dot, seen, Some(()));
+                member.dots.write(place, seen, Some(stamp));
             }
             Change::Remove(value) => {
                 let member = self.facets_mut().set.entry(value).or_default();
-                member.dots.write(dot, seen, None);
+                member.dots.write(place, seen, None);
             }
             Change::Insert { position, value } => {
+                let dot = place.dot;
                 let element = ElementId { position, dot };
-                self.element(element).write(dot, seen, write(Some(value)));
+                self.element(element).write(place, seen, write(Some(value)));
             }
             Change::Replace { element, value } => {
-                self.element(element).write(dot, seen, write(Some(value)));
+                self.element(element).write(place, seen, write(Some(value)));
             }
-            Change::Take { element } => self.element(element).write(dot, seen, write(None)),
-            Change::Touch => self.facets_mut().presence.write(dot, seen, Some(())),
-            Change::Untouch => self.facets_mut().presence.write(dot, seen, None),
+            Change::Take { element } => self.element(element).write(place, seen, write(None)),
+            Change::Touch => self.facets_mut().presence.write(place, seen, Some(stamp)),
+            Change::Untouch => self.facets_mut().presence.write(place, seen, None),
         }
     }
 
@@ -339,7 +347,7 @@ impl Extreme {
 /// Logs that a state names, so that each stands in its bytes once.
 pub(super) fn each_log(fields: &Fields, visit: &mut impl FnMut(LogId)) {
     for field in fields.values() {
-        field.register.entries().iter().for_each(|it| visit(it.log));
+        field.register.each_log(&mut *visit);
         let Some(facets) = &field.facets else {
             continue;
         };
@@ -347,17 +355,13 @@ pub(super) fn each_log(fields: &Fields, visit: &mut impl FnMut(LogId)) {
             visit(extreme.place.dot.log);
         }
         for member in facets.set.values() {
-            member.dots.entries().iter().for_each(|it| visit(it.log));
+            member.dots.each_log(&mut *visit);
         }
         for (element, dots) in &facets.list {
             visit(element.dot.log);
-            dots.entries().iter().for_each(|it| visit(it.log));
+            dots.each_log(&mut *visit);
         }
-        facets
-            .presence
-            .entries()
-            .iter()
-            .for_each(|it| visit(it.log));
+        facets.presence.each_log(&mut *visit);
         each_log(&facets.map, visit);
     }
 }

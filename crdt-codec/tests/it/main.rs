@@ -8,6 +8,7 @@
 )]
 
 mod laws;
+mod lies;
 mod oracle;
 mod props;
 mod reduce;

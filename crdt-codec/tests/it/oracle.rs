@@ -12,15 +12,20 @@ type Edits<'a> = Vec<(Place, &'a Edit, &'a [String])>;
 
 /// The document that the ops show, if there is one.
 pub(crate) fn shown(ops: &BTreeMap<Place, Op>, definition: &Definition) -> Option<Ipld> {
-    let deleted = ops.values().filter(|op| *op.action() == Action::Delete);
-    let deleted = deleted.map(Op::life).max().unwrap_or(0);
-    let creates = ops
-        .values()
+    let possible = ops.iter().filter(|(place, op)| op.life() <= place.stamp.0);
+    let possible: Vec<_> = possible.map(|(_, op)| op).collect();
+    let deleted = possible.iter().filter(|op| *op.action() == Action::Delete);
+    let deleted = deleted.map(|op| op.life()).max().unwrap_or(0);
+    let creates = possible
+        .iter()
         .filter(|op| matches!(op.action(), Action::Create { .. }));
-    let life = creates.map(Op::life).filter(|life| *life > deleted).max()?;
+    let life = creates
+        .map(|op| op.life())
+        .filter(|life| *life > deleted)
+        .max()?;
     let edits = ops
         .iter()
-        .filter(|(_, op)| op.life() == life)
+        .filter(|(place, op)| op.life() == life && life <= place.stamp.0)
         .flat_map(|(place, op)| op.edits().iter().map(|it| (*place, it, it.path.as_slice())))
         .collect();
     Some(Ipld::Map(map(&edits, Some(definition))))
@@ -165,7 +170,7 @@ fn showing<'a>(edits: &Edits<'a>, reads: impl Fn(&'a Change) -> Option<bool>) ->
                 .seen
                 .iter()
                 .any(|dot| dot.log == place.dot.log && dot.place() >= place.dot.place());
-            later || saw
+            later || (saw && by.stamp > place.stamp)
         })
     };
     let leaves = |it: &(Place, &'a Edit, &[String])| reads(&it.1.change) == Some(true);

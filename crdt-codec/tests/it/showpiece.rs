@@ -10,10 +10,12 @@ use leno_crdt_codec::{Codec, Place, Reducer, naive};
 use proptest::prelude::*;
 
 use crate::oracle;
-use crate::world::{ALICE, BOB, Delivery, Step, World, definition, document, place, song, steps};
+use crate::world::{
+    ALICE, BOB, Delivery, Step, World, definition, document, place, song, steps, steps_with_lies,
+};
 
 /// Applies ops one after the other, with no regard to order or causality.
-fn apply_all<'a>(ops: impl IntoIterator<Item = &'a (Place, Op)>) -> State {
+pub(crate) fn apply_all<'a>(ops: impl IntoIterator<Item = &'a (Place, Op)>) -> State {
     let mut state = State::default();
     for (place, op) in ops {
         JsonCodec::apply(&mut state, place, op);
@@ -26,7 +28,7 @@ fn naive_bytes(ops: &Delivery) -> Vec<u8> {
 }
 
 /// Visits every order (Heap's algorithm).
-fn each_order<T>(items: &mut [T], count: usize, visit: &mut impl FnMut(&[T])) {
+pub(crate) fn each_order<T>(items: &mut [T], count: usize, visit: &mut impl FnMut(&[T])) {
     if count <= 1 {
         return visit(items);
     }
@@ -38,6 +40,56 @@ fn each_order<T>(items: &mut [T], count: usize, visit: &mut impl FnMut(&[T])) {
     }
 }
 
+/// Every order and every duplication, in memory and through bytes, gives what the rules say.
+fn check_any_order(steps: &[Step], picks: &[u8]) -> Result<(), TestCaseError> {
+    let world = World::run(steps);
+    let ops = world.deliveries();
+    let expected = naive_bytes(&ops);
+    if ops.is_empty() {
+        return Ok(());
+    }
+
+    // A random order, in which each op comes up to a few times.
+    let mut reducer = Reducer::<JsonCodec>::new();
+    for pick in picks {
+        let (place, op) = &ops[usize::from(*pick) % ops.len()];
+        reducer.insert(*place, op.clone());
+    }
+    for (place, op) in ops.iter().rev() {
+        reducer.insert(*place, op.clone());
+    }
+    prop_assert_eq!(reducer.len(), ops.len());
+    prop_assert_eq!(&reducer.state().encode(), &expected);
+
+    // The same through bytes, last op first.
+    let mut state = State::default();
+    for (place, op) in ops.iter().rev() {
+        JsonCodec::apply_encoded(&mut state, place, &op.encode()).unwrap();
+    }
+    prop_assert_eq!(state.encode(), expected.clone());
+
+    // Going on from a stored state is no different.
+    let half = apply_all(ops.iter().step_by(2));
+    let mut state = State::decode(&half.encode()).unwrap();
+    prop_assert_eq!(&state, &half);
+    for (place, op) in ops.iter().skip(1).step_by(2) {
+        JsonCodec::apply(&mut state, place, op);
+    }
+    prop_assert_eq!(state.encode(), expected);
+
+    // And it shows what the rules say, on any subset: no op needs another one to be there.
+    prop_assert_eq!(
+        render(&state, &definition()),
+        oracle::shown(&world.ops, &definition())
+    );
+    let some: BTreeMap<_, _> = ops.iter().step_by(2).cloned().collect();
+    prop_assert_eq!(
+        render(&half, &definition()),
+        oracle::shown(&some, &definition())
+    );
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 4_000, ..ProptestConfig::with_cases(2_000) })]
 
@@ -46,45 +98,15 @@ proptest! {
         steps in steps(24),
         picks in proptest::collection::vec(any::<u8>(), 96),
     ) {
-        let world = World::run(&steps);
-        let ops = world.deliveries();
-        let expected = naive_bytes(&ops);
-        if ops.is_empty() {
-            return Ok(());
-        }
+        check_any_order(&steps, &picks)?;
+    }
 
-        // A random order, in which each op comes up to a few times.
-        let mut reducer = Reducer::<JsonCodec>::new();
-        for pick in &picks {
-            let (place, op) = &ops[usize::from(*pick) % ops.len()];
-            reducer.insert(*place, op.clone());
-        }
-        for (place, op) in ops.iter().rev() {
-            reducer.insert(*place, op.clone());
-        }
-        prop_assert_eq!(reducer.len(), ops.len());
-        prop_assert_eq!(&reducer.state().encode(), &expected);
-
-        // The same through bytes, last op first.
-        let mut state = State::default();
-        for (place, op) in ops.iter().rev() {
-            JsonCodec::apply_encoded(&mut state, place, &op.encode()).unwrap();
-        }
-        prop_assert_eq!(state.encode(), expected.clone());
-
-        // Going on from a stored state is no different.
-        let half = apply_all(ops.iter().step_by(2));
-        let mut state = State::decode(&half.encode()).unwrap();
-        prop_assert_eq!(&state, &half);
-        for (place, op) in ops.iter().skip(1).step_by(2) {
-            JsonCodec::apply(&mut state, place, op);
-        }
-        prop_assert_eq!(state.encode(), expected);
-
-        // And it shows what the rules say, on any subset: no op needs another one to be there.
-        prop_assert_eq!(render(&state, &definition()), oracle::shown(&world.ops, &definition()));
-        let some: BTreeMap<_, _> = ops.iter().step_by(2).cloned().collect();
-        prop_assert_eq!(render(&half, &definition()), oracle::shown(&some, &definition()));
+    #[test]
+    fn any_order_gives_the_same_bytes_with_lies_among_the_ops(
+        steps in steps_with_lies(24),
+        picks in proptest::collection::vec(any::<u8>(), 96),
+    ) {
+        check_any_order(&steps, &picks)?;
     }
 
     #[test]
@@ -104,7 +126,7 @@ proptest! {
     }
 
     #[test]
-    fn all_orders_of_five_random_ops_agree(steps in steps(12)) {
+    fn all_orders_of_five_random_ops_agree(steps in prop_oneof![steps(12), steps_with_lies(12)]) {
         let world = World::run(&steps);
         let mut ops = world.deliveries();
         ops.truncate(5);

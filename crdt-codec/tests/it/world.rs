@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipld_core::ipld::Ipld;
 use leno_crdt_codec::json::{
-    Definition, DocumentId, JsonCodec, Op, State, Strategy, diff, patch, render,
+    Change, Definition, DocumentId, Edit, ElementId, JsonCodec, Op, Position, State, Strategy,
+    Value, diff, patch, render,
 };
 use leno_crdt_codec::{Codec, Dot, LogId, Place, Stamp};
 use proptest::collection::{btree_map, vec};
@@ -76,6 +77,73 @@ pub(crate) enum Step {
     Delete(usize),
     /// The first learns all that the second knows.
     Sync(usize, usize),
+    Lie(usize, Lie),
+}
+
+/// An op that claims what its writer cannot know.
+#[derive(Clone, Debug)]
+pub(crate) struct Lie {
+    /// 0 is a delete, 1 a create, all else an update.
+    action: u8,
+    life: u64,
+    /// How far its stamp jumps.
+    jump: u64,
+    edits: Vec<LyingEdit>,
+}
+
+#[derive(Clone, Debug)]
+struct LyingEdit {
+    kind: usize,
+    value: i64,
+    /// Which of the elements that anybody inserted; one that nobody did if there is none.
+    element: prop::sample::Index,
+    seen: Vec<Dot>,
+}
+
+const LIES: usize = 12;
+
+impl LyingEdit {
+    /// An edit of a field that [`definition`] declares so.
+    fn to_edit(&self, inserted: &[ElementId]) -> Edit {
+        let value = Value::int(self.value);
+        let made_up = || ElementId {
+            position: Position::new([1 + self.value.unsigned_abs() as u8]).unwrap(),
+            dot: Dot {
+                log: ALICE,
+                seq: self.value.unsigned_abs() + 1,
+                index: 0,
+            },
+        };
+        let element = || match inserted.is_empty() {
+            true => made_up(),
+            false => self.element.get(inserted).clone(),
+        };
+        let (path, change): (&[&str], _) = match self.kind {
+            0 => (&["title"], Change::Set(value)),
+            1 => (&["title"], Change::Unset),
+            2 => (&["meta", "key"], Change::Set(value)),
+            3 => (&["tags"], Change::Add(value)),
+            4 => (&["tags"], Change::Remove(value)),
+            5 => (&["meta", "inner", "x"], Change::Remove(value)),
+            6 => (&["tags"], Change::Touch),
+            7 => (&["verses"], Change::Untouch),
+            8 => (&["meta"], Change::Untouch),
+            9 => (&["verses"], Change::Take { element: element() }),
+            10 => {
+                let element = element();
+                (&["verses"], Change::Replace { element, value })
+            }
+            _ => {
+                let element = made_up();
+                (&["verses"], Change::Replace { element, value })
+            }
+        };
+        Edit {
+            path: path.iter().map(|key| (*key).to_owned()).collect(),
+            change,
+            seen: self.seen.clone(),
+        }
+    }
 }
 
 impl World {
@@ -121,6 +189,31 @@ impl World {
                 }
             }
             Step::Sync(to, from) => self.sync(*to, *from),
+            Step::Lie(who, lie) => self.lie(*who, lie),
+        }
+    }
+
+    fn lie(&mut self, who: usize, lie: &Lie) {
+        let inserted = self.ops.iter().flat_map(|(place, op)| {
+            op.edits().iter().filter_map(|edit| match &edit.change {
+                Change::Insert { position, .. } => Some(ElementId {
+                    position: position.clone(),
+                    dot: place.dot,
+                }),
+                _ => None,
+            })
+        });
+        let inserted: Vec<_> = inserted.collect();
+        let edits = lie.edits.iter().map(|it| it.to_edit(&inserted)).collect();
+        let op = match lie.action {
+            0 => Op::delete(song(), lie.life),
+            1 => Op::create(song(), lie.life, None, edits),
+            _ => Op::update(song(), lie.life, edits),
+        };
+        // Two edits of one thing do not make an op.
+        if let Ok(op) = op {
+            self.writers[who].stamp += lie.jump;
+            self.write(who, op);
         }
     }
 
@@ -318,4 +411,43 @@ pub(crate) fn steps(most: usize) -> impl Generate<Value = Vec<Step>> {
         4 => (who(), who()).prop_map(|(to, from)| Step::Sync(to, from)),
     ];
     vec(step, 1..=most)
+}
+
+/// What [`steps`] makes, with lies among it.
+pub(crate) fn steps_with_lies(most: usize) -> impl Generate<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => steps(1).prop_map(|mut steps| steps.remove(0)),
+        2 => (0..LOGS.len(), lie()).prop_map(|(who, lie)| Step::Lie(who, lie)),
+    ];
+    vec(step, 1..=most)
+}
+
+fn lie() -> impl Generate<Value = Lie> {
+    let life = prop_oneof![6 => Just(1), 2 => 2..5_u64, 1 => Just(u64::MAX)];
+    (0..9_u8, life, 0..4_u64, vec(lying_edit(), 1..4)).prop_map(|(action, life, jump, edits)| Lie {
+        action,
+        life,
+        jump,
+        edits,
+    })
+}
+
+fn lying_edit() -> impl Generate<Value = LyingEdit> {
+    let seq = prop_oneof![8 => 0..16_u64, 1 => Just(u64::MAX)];
+    let dot = proptest::option::of((seq, 0..2_u32));
+    let dots = (dot.clone(), dot.clone(), dot).prop_map(|(a, b, c)| {
+        let dots = [(CAROL, a), (ALICE, b), (BOB, c)].into_iter();
+        let dot = |(log, dot): (LogId, Option<(u64, u32)>)| {
+            dot.map(|(seq, index)| Dot { log, seq, index })
+        };
+        dots.filter_map(dot).collect()
+    });
+    (0..LIES, 0..4_i64, any::<prop::sample::Index>(), dots).prop_map(
+        |(kind, value, element, seen)| LyingEdit {
+            kind,
+            value,
+            element,
+            seen,
+        },
+    )
 }

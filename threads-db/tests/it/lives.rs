@@ -93,6 +93,49 @@ fn nobody_creates_a_document_of_another_member() {
     assert_eq!(carol.hash(), alice.hash());
 }
 
+/// ```text
+/// alice     create(1) ------------------ put
+/// mallory              delete(2^64 - 1)
+/// ```
+#[test]
+fn nobody_deletes_a_document_for_ever() {
+    let mut alice = Peer::new(ALICE);
+    let id = natural("settings");
+    alice
+        .write(|it| it.put("songs", Some(&id), &ipld!({"a": 1})))
+        .unwrap();
+    for (seq, life) in [(1, u64::MAX), (2, u64::MAX - 1)] {
+        let op = Op::delete(id.clone(), life).unwrap();
+        alice.receive(&Record::of(BOB, seq, &body(&op)));
+        let void = alice.documents.take_events();
+        assert!(
+            matches!(
+                void.as_slice(),
+                [Event::Void {
+                    reason: VoidReason::LifeAhead,
+                    ..
+                }]
+            ),
+            "{void:?}"
+        );
+    }
+    assert_eq!(alice.get("songs", &id), Some(ipld!({"a": 1})));
+    // A life that his stamp allows is deleted, and the next one is created.
+    let record = Record::of(BOB, 3, &[]);
+    let op = Op::delete(id.clone(), record.stamp).unwrap();
+    let record = Record {
+        plaintext: Record::of(BOB, 3, &body(&op)).plaintext,
+        ..record
+    };
+    alice.receive(&record);
+    assert_eq!(alice.get("songs", &id), None);
+    alice
+        .write(|it| it.put("songs", Some(&id), &ipld!({"a": 2})))
+        .unwrap();
+    assert_eq!(alice.get("songs", &id), Some(ipld!({"a": 2})));
+    assert_eq!(alice.hash(), Oracle::of(&alice.admitted).hash());
+}
+
 #[test]
 fn natural_ids_are_anybodys() {
     let mut alice = Peer::new(ALICE);

@@ -10,21 +10,25 @@
 //! | place | `[log, seq, index, stamp]`; `log` is an index into `logs` everywhere |
 //! | fields | `{name: field, ..}` |
 //! | field | `[facet, content, ..]`, facets ascending and none empty |
-//! | facet 0, register | `[write, ..]` ascending by log |
+//! | facet 0, register | writes: `[write, .., claims]`, writes ascending by log |
 //! | facet 1, counter | an integer, or 16 bytes of i128 big-endian if it is outside i64 |
 //! | facets 2, 3: max, min | `[number, place]` |
-//! | facet 4, set | `[[value, added, [mark, ..]], ..]` ascending by the bytes of the values |
+//! | facet 4, set | `[[value, added, marks], ..]` ascending by the bytes of the values |
 //! | facet 5, map | fields |
-//! | facet 6, list | `[[position, log, seq, index, [write, ..]], ..]` ascending by position, log, seq, index |
-//! | facet 7, presence | `[mark, ..]` |
+//! | facet 6, list | `[[position, log, seq, index, writes], ..]` ascending by position, log, seq, index |
+//! | facet 7, presence | marks: `[mark, .., claims]`, marks ascending by log |
 //! | write | `[log, seq, index, stamp, value]`, without `value` for "absent", without both if replaced |
-//! | mark | `[log, seq, index, true]`, without `true` if replaced |
+//! | mark | `[log, seq, index, stamp]`, without `stamp` if replaced |
+//! | claims | `[[log, seq, index, stamp of the op that claims], ..]` ascending by log, seq, index; left out if empty |
+//!
+//! A claim reaches beyond the write or mark of its log, and has a lower stamp than the claim before it
+//! in the same log. A write that shows has no lower a stamp than the claims of its log.
 
 use std::collections::BTreeMap;
 
 use super::{Creation, Extreme, Facets, Field, Fields, Life, Member, State, each_log};
 use crate::cbor::{DEPTH_MAX, DecodeError, Decoder, Encoder, Kind, key_order};
-use crate::json::dots::{Dots, Entry, Write};
+use crate::json::dots::{Claim, Claims, Content, Dots, Entry, Write};
 use crate::json::op::{ElementId, PATH_SEGMENTS_MAX, decode_number, decode_position};
 use crate::json::value::Value;
 use crate::{Dot, LogId, Place, Stamp};
@@ -196,32 +200,35 @@ impl Writer<'_> {
     }
 
     fn writes(&mut self, dots: &Dots<Write<Value>>) {
-        self.out.array(dots.entries().len());
-        for entry in dots.entries() {
-            let items = match &entry.content {
-                None => 3,
-                Some(Write { value: None, .. }) => 4,
-                Some(Write { value: Some(_), .. }) => 5,
-            };
-            self.out.array(items);
-            self.dot(&entry.dot());
-            if let Some(write) = &entry.content {
-                self.out.uint(write.stamp.0);
-                if let Some(value) = &write.value {
-                    self.out.raw(value.as_bytes());
-                }
-            }
-        }
+        self.dots(dots, |write| write.value.as_ref());
     }
 
-    fn marks(&mut self, dots: &Dots<()>) {
-        self.out.array(dots.entries().len());
+    fn marks(&mut self, dots: &Dots<Stamp>) {
+        self.dots(dots, |_| None);
+    }
+
+    fn dots<T: Content>(&mut self, dots: &Dots<T>, value: impl Fn(&T) -> Option<&Value>) {
+        let claims = dots.claims();
+        self.out
+            .array(dots.entries().len() + usize::from(!claims.is_empty()));
         for entry in dots.entries() {
-            let shows = entry.content.is_some();
-            self.out.array(3 + usize::from(shows));
+            let content = entry.content.as_ref();
+            let value = content.and_then(&value);
+            let behind = usize::from(content.is_some()) + usize::from(value.is_some());
+            self.out.array(3 + behind);
             self.dot(&entry.dot());
-            if shows {
-                self.out.bool(true);
+            if let Some(content) = content {
+                self.out.uint(content.stamp().0);
+            }
+            if let Some(value) = value {
+                self.out.raw(value.as_bytes());
+            }
+        }
+        if !claims.is_empty() {
+            self.out.array(claims.len());
+            for Claim { dot, stamp } in claims {
+                let (dot, stamp) = (*dot, *stamp);
+                self.place(&Place { stamp, dot });
             }
         }
     }
@@ -451,40 +458,92 @@ impl<'a> Reader<'a> {
     }
 
     fn writes(&mut self, depth: usize) -> Result<Dots<Write<Value>>, DecodeError> {
-        let write = |reader: &mut Self| {
-            let offset = reader.input.offset();
-            let items = reader.input.array()?;
-            let dot = reader.dot()?;
-            let content = match items {
-                3 => None,
-                4 | 5 => Some(Write {
-                    stamp: Stamp(reader.input.uint()?),
-                    value: match items {
-                        5 => Some(Value::decode(&mut reader.input, depth)?),
-                        _ => None,
-                    },
-                }),
-                _ => return Err(out_of_bounds(offset, "the length of a write")),
+        self.dots(|reader, behind| {
+            let stamp = Stamp(reader.input.uint()?);
+            let value = match behind {
+                1 => None,
+                2 => Some(Value::decode(&mut reader.input, depth)?),
+                _ => return Ok(None),
             };
-            Ok(entry(dot, content))
-        };
-        self.list(write, |a, b| a.log < b.log)
-            .map(Dots::from_sorted)
+            Ok(Some(Write { stamp, value }))
+        })
     }
 
-    fn marks(&mut self) -> Result<Dots<()>, DecodeError> {
-        let mark = |reader: &mut Self| {
-            let offset = reader.input.offset();
-            let items = reader.input.array()?;
-            let dot = reader.dot()?;
+    fn marks(&mut self) -> Result<Dots<Stamp>, DecodeError> {
+        self.dots(|reader, behind| {
+            let stamp = Stamp(reader.input.uint()?);
+            Ok((behind == 1).then_some(stamp))
+        })
+    }
+
+    /// Reads entries and the claims behind them. `content` is told how many items follow the dot,
+    /// and has nothing for a number that no entry has.
+    fn dots<T: Content>(
+        &mut self,
+        content: impl Fn(&mut Self, usize) -> Result<Option<T>, DecodeError>,
+    ) -> Result<Dots<T>, DecodeError> {
+        let count = self.input.array()?;
+        // Exact for what is usual, and no more than that is believed.
+        let mut entries: Vec<Entry<T>> = Vec::with_capacity(count.min(4));
+        let mut claims = None;
+        for _ in 0..count {
+            let offset = self.input.offset();
+            let items = self.input.array()?;
+            let ended = claims.is_some();
+            if self.input.peek()? == Kind::Array && !ended {
+                claims = self.claims(items, &entries)?;
+                continue;
+            }
+            let Dot { log, seq, index } = self.dot()?;
             let content = match items {
                 3 => None,
-                4 if reader.input.bool()? => Some(()),
-                _ => return Err(out_of_bounds(offset, "a mark")),
+                items => match content(self, items.saturating_sub(3))? {
+                    Some(content) => Some(content),
+                    None => return Err(out_of_bounds(offset, "the length of a write")),
+                },
             };
-            Ok(entry(dot, content))
-        };
-        self.list(mark, |a, b| a.log < b.log).map(Dots::from_sorted)
+            if ended || entries.last().is_some_and(|last| last.log >= log) {
+                return Err(out_of_bounds(offset, "the order of a list"));
+            }
+            entries.push(Entry {
+                log,
+                seq,
+                index,
+                content,
+            });
+        }
+        Ok(Dots::from_sorted(entries, claims))
+    }
+
+    fn claims<T: Content>(
+        &mut self,
+        count: usize,
+        entries: &[Entry<T>],
+    ) -> Result<Option<Box<Claims>>, DecodeError> {
+        let offset = self.input.offset();
+        let mut claims: Vec<Claim> = Vec::new();
+        for _ in 0..count {
+            let Place { stamp, dot } = self.place()?;
+            let follows = claims.last().is_none_or(|last| {
+                let is_next = last.dot.place() < dot.place() && last.stamp > stamp;
+                last.dot.log < dot.log || (last.dot.log == dot.log && is_next)
+            });
+            let entry = entries.binary_search_by_key(&dot.log, |entry| entry.log);
+            let entry = entry.ok().and_then(|at| entries.get(at));
+            let reaches_beyond = entry.is_none_or(|entry| {
+                let shows = entry.content.as_ref();
+                let hides = shows.is_some_and(|content| content.stamp() < stamp);
+                entry.dot().place() < dot.place() && !hides
+            });
+            if !follows || !reaches_beyond {
+                return Err(out_of_bounds(offset, "a claim"));
+            }
+            claims.push(Claim { dot, stamp });
+        }
+        match Claims::from_sorted(claims) {
+            None => Err(out_of_bounds(offset, "an empty list of claims")),
+            claims => Ok(claims),
+        }
     }
 
     fn place(&mut self) -> Result<Place, DecodeError> {
@@ -509,15 +568,6 @@ impl<'a> Reader<'a> {
             seq: self.input.uint()?,
             index: self.input.u32()?,
         })
-    }
-}
-
-fn entry<T>(dot: Dot, content: Option<T>) -> Entry<T> {
-    Entry {
-        log: dot.log,
-        seq: dot.seq,
-        index: dot.index,
-        content,
     }
 }
 
