@@ -118,6 +118,18 @@ pub enum StoreError {
     /// A commit did not succeed before, so nothing is certain until the store is opened again.
     #[error("an earlier commit did not succeed; open the store again")]
     Poisoned,
+    /// The store was written by an older version, in a format that is no longer read; open it with
+    /// that version, or let peers send everything to a new store.
+    #[error(
+        "the store has format {found}, this version reads from {known} on; open it with an older \
+         version, or let peers send everything to a new store"
+    )]
+    OlderFormat {
+        /// Format of the store.
+        found: u64,
+        /// Oldest format that is read.
+        known: u64,
+    },
     /// A key or value is longer than [`KEY_BYTES_MAX`] or [`VALUE_BYTES_MAX`].
     #[error("a {what} of {bytes} bytes is too long for the store")]
     TooLong {

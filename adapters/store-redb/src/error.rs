@@ -64,6 +64,12 @@ fn words(panic: &(dyn Any + Send)) -> &str {
     reason = "redb's error is not exhaustive"
 )]
 fn store_error(doing: Doing, error: redb::Error) -> StoreError {
+    // What our own part of the file has to say comes through redb.
+    if let redb::Error::Io(error) = &error
+        && let Some(told) = error.get_ref().and_then(|it| it.downcast_ref())
+    {
+        return StoreError::clone(told);
+    }
     match error {
         redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => StoreError::Locked,
         redb::Error::Corrupted(what) => StoreError::Corrupt { what },

@@ -70,12 +70,14 @@
 
 mod backend;
 mod error;
+mod frame;
+mod journal;
 mod options;
 mod row;
 mod store;
 mod view;
 mod writer;
 
-pub use options::{CACHE_BYTES, RedbOptions, SETTLE_AFTER};
+pub use options::{CACHE_BYTES, JOURNAL_BYTES, RedbOptions, SETTLE_AFTER};
 pub use redb::StorageBackend;
 pub use store::{FORMAT, Redb};

@@ -11,8 +11,9 @@ use leno_threads_core::store::StoreError;
 use redb::backends::FileBackend;
 use redb::{Database, StorageBackend};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Medium, START_BYTES_MAX, START_BYTES_MIN};
 use crate::error::{Doing, guard};
+use crate::journal::PAGE_BYTES;
 use crate::store::Redb;
 
 /// Memory that a store may use for pages of its file, in bytes, unless told otherwise: 4 MiB.
@@ -21,6 +22,12 @@ use crate::store::Redb;
 /// the whole file; measured at 1.0 and 5.2 MiB above a process without a store. More did not make
 /// commits faster, only repeated reads.
 pub const CACHE_BYTES: usize = 4 << 20;
+
+/// Length of the journal of a new file, with the page of its header, in bytes: 2 MiB.
+///
+/// Commits are moved on when less than a quarter is left, which is after some 380 small ones. A
+/// longer one made commits no faster.
+pub const JOURNAL_BYTES: u64 = 2 << 20;
 
 /// Pause after the last commit before a store makes its next open quick: 2 seconds.
 pub const SETTLE_AFTER: Duration = Duration::from_secs(2);
@@ -45,6 +52,7 @@ pub const SETTLE_AFTER: Duration = Duration::from_secs(2);
 pub struct RedbOptions {
     cache_bytes: usize,
     check_on_open: bool,
+    journal_bytes: u64,
     settle_after: Option<Duration>,
     on_repair: Box<dyn Fn(f64) + Send + Sync>,
 }
@@ -54,6 +62,7 @@ impl Default for RedbOptions {
         Self {
             cache_bytes: CACHE_BYTES,
             check_on_open: false,
+            journal_bytes: JOURNAL_BYTES,
             settle_after: Some(SETTLE_AFTER),
             on_repair: Box::new(|_| {}),
         }
@@ -66,6 +75,7 @@ impl fmt::Debug for RedbOptions {
             .debug_struct("RedbOptions")
             .field("cache_bytes", &self.cache_bytes)
             .field("check_on_open", &self.check_on_open)
+            .field("journal_bytes", &self.journal_bytes)
             .field("settle_after", &self.settle_after)
             .finish_non_exhaustive()
     }
@@ -87,6 +97,18 @@ impl RedbOptions {
     #[must_use]
     pub fn check_on_open(mut self, check: bool) -> Self {
         self.check_on_open = check;
+        self
+    }
+
+    /// Sets how long the journal of a file is that is made anew; [`JOURNAL_BYTES`] unless set. A file
+    /// that is there keeps the length that it has.
+    ///
+    /// Rows in the journal are also in memory. Whole pages of 4 KiB are taken, at least four and at
+    /// most 1 GiB.
+    #[must_use]
+    pub fn journal_bytes(mut self, bytes: u64) -> Self {
+        let pages = bytes.clamp(START_BYTES_MIN, START_BYTES_MAX) / PAGE_BYTES as u64;
+        self.journal_bytes = pages.saturating_mul(PAGE_BYTES as u64);
         self
     }
 
@@ -151,6 +173,7 @@ impl RedbOptions {
     pub fn open_backend(self, backend: impl StorageBackend) -> Result<Redb, StoreError> {
         let repaired = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&repaired);
+        let medium = Medium::new(backend, self.journal_bytes);
         let database = guard(Doing::Open, || {
             let mut builder = Database::builder();
             builder
@@ -160,13 +183,10 @@ impl RedbOptions {
                     seen.store(true, Ordering::Relaxed);
                     (self.on_repair)(session.progress());
                 });
-            Ok(builder.create_with_backend(Backend::new(backend))?)
+            Ok(builder.create_with_backend(Backend::new(Arc::clone(&medium)))?)
         })?;
-        Redb::start(
-            database,
-            self.settle_after,
-            !repaired.load(Ordering::Relaxed),
-        )
+        let settled = !repaired.load(Ordering::Relaxed);
+        Redb::start(database, medium, self.settle_after, settled)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -12,18 +12,25 @@ use async_trait::async_trait;
 use futures_channel::oneshot;
 use leno_threads_core::store::{Batch, Store, StoreError, View};
 use redb::backends::InMemoryBackend;
-use redb::{Database, ReadableDatabase, TableDefinition, TableError, TableHandle};
+use redb::{
+    Database, ReadableDatabase, TableDefinition, TableError, TableHandle, WriteTransaction,
+};
 
+use crate::backend::Medium;
 use crate::error::{Doing, guard};
+use crate::journal::Journal;
 use crate::options::RedbOptions;
-use crate::view::RedbView;
+use crate::view::{Picture, RedbView};
 use crate::writer::{Job, Writer};
 
 /// Newest format of the file that this version reads, and the one that it writes.
-pub const FORMAT: u64 = 1;
+pub const FORMAT: u64 = 2;
 
 /// Facts about the file itself. They are no rows of the port, so they have a table of their own.
 const FILE: TableDefinition<'static, &'static str, u64> = TableDefinition::new("leno-store");
+
+/// The lap of the journal whose frames are not in redb.
+const LAP: &str = "lap";
 
 /// A store in one redb file.
 ///
@@ -41,66 +48,48 @@ pub struct Redb {
 
 /// What the handle and its thread have in common.
 pub(crate) struct Shared {
-    /// Empty once closed.
-    database: RwLock<Option<Database>>,
+    /// What views show; empty once closed.
+    picture: RwLock<Option<Picture>>,
     poisoned: AtomicBool,
+    /// What went wrong when nobody had asked, until somebody does.
+    untold: Mutex<Option<StoreError>>,
 }
 
 impl Shared {
+    pub(crate) fn new(picture: Picture) -> Self {
+        Self {
+            picture: RwLock::new(Some(picture)),
+            poisoned: AtomicBool::new(false),
+            untold: Mutex::new(None),
+        }
+    }
+
     /// Refuses every call after a commit that did not succeed, and after closing.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         if self.poisoned.load(Ordering::Acquire) {
-            Err(StoreError::Poisoned)
+            let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+            Err(untold.take().unwrap_or(StoreError::Poisoned))
         } else {
             Ok(())
         }
     }
 
-    pub(crate) fn poison(&self) {
+    /// Makes every later call fail, the first one with what nobody was told.
+    pub(crate) fn poison(&self, untold: Option<StoreError>) {
+        if untold.is_some() {
+            *self.untold.lock().unwrap_or_else(PoisonError::into_inner) = untold;
+        }
         self.poisoned.store(true, Ordering::Release);
     }
 
-    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Option<Database>> {
-        self.database.read().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn picture(&self) -> Result<Picture, StoreError> {
+        let picture = self.picture.read().unwrap_or_else(PoisonError::into_inner);
+        picture.clone().ok_or(StoreError::Poisoned)
     }
 
-    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Option<Database>> {
-        self.database
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Reads the file's format, and writes it into a new file.
-    fn check_format(&self) -> Result<(), StoreError> {
-        let database = self.read();
-        let database = database.as_ref().ok_or(StoreError::Poisoned)?;
-        match guard(Doing::Open, || find(database))? {
-            Found::Format(FORMAT) => Ok(()),
-            Found::Nothing => guard(Doing::Open, || initialise(database)),
-            Found::Format(found) if found > FORMAT => Err(StoreError::NewerFormat {
-                found,
-                known: FORMAT,
-            }),
-            Found::Format(found) => Err(strange(&format!("there never was a format {found}"))),
-            Found::Strange(why) => Err(strange(&why)),
-        }
-    }
-}
-
-fn strange(why: &str) -> StoreError {
-    StoreError::Corrupt {
-        what: format!("the file's table leno-store: {why}"),
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let database = self.write().take();
-        // Closing may panic like reading; nobody is left who could be told.
-        let _ = guard(Doing::Close, || {
-            drop(database);
-            Ok(())
-        });
+    /// Keeps others from taking pictures while it is held.
+    pub(crate) fn lock(&self) -> RwLockWriteGuard<'_, Option<Picture>> {
+        self.picture.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -144,25 +133,30 @@ impl Redb {
             .unwrap_or(Err(StoreError::Poisoned))
     }
 
+    /// Starts the thread. `settled` tells that redb would open quickly as it is.
     pub(crate) fn start(
         database: Database,
+        medium: Arc<Medium>,
         settle_after: Option<Duration>,
         settled: bool,
     ) -> Result<Self, StoreError> {
-        let shared = Arc::new(Shared {
-            database: RwLock::new(Some(database)),
-            poisoned: AtomicBool::new(false),
-        });
-        shared.check_format()?;
+        let lap = guard(Doing::Open, || find_lap(&database))??;
+        let (journal, fresh) = Journal::open(medium, lap)?;
+        let mut picture = guard(Doing::Open, || Picture::of(&database))?;
+        picture.fresh = Arc::new(fresh);
+        let shared = Arc::new(Shared::new(picture));
         let (jobs, received) = mpsc::channel();
+        let settled = settled && journal.is_empty();
         let writer = Writer {
+            database: Some(database),
+            journal,
             shared: Arc::clone(&shared),
             jobs: received,
             settle_after,
             settled,
         };
         let thread = thread::Builder::new()
-            .name("leno-store-redb".to_owned())
+            .name("leno-store".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| StoreError::Medium {
                 doing: "started its thread",
@@ -207,10 +201,10 @@ impl Drop for Redb {
 impl Store for Redb {
     fn view(&self) -> Result<Box<dyn View + '_>, StoreError> {
         self.shared.check()?;
-        let database = self.shared.read();
-        let database = database.as_ref().ok_or(StoreError::Poisoned)?;
-        let transaction = guard(Doing::Read, || Ok(database.begin_read()?))?;
-        Ok(Box::new(RedbView::new(transaction)))
+        Ok(Box::new(RedbView {
+            shared: &self.shared,
+            picture: self.shared.picture()?,
+        }))
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
@@ -226,35 +220,35 @@ impl Store for Redb {
     }
 }
 
-/// What a file says about itself.
-enum Found {
-    Nothing,
-    Format(u64),
-    /// It is no store; why.
-    Strange(String),
-}
-
-fn find(database: &Database) -> Result<Found, redb::Error> {
+/// Reads which lap of the journal counts, and begins with the first in a new file.
+fn find_lap(database: &Database) -> Result<Result<u64, StoreError>, redb::Error> {
     let transaction = database.begin_read()?;
+    let strange = |why: String| StoreError::Corrupt {
+        what: format!("the file's table leno-store: {why}"),
+    };
     match transaction.open_table(FILE) {
-        Ok(file) => Ok(match file.get("format")? {
-            Some(format) => Found::Format(format.value()),
-            None => Found::Strange("the row format is missing".to_owned()),
-        }),
+        Ok(file) => {
+            let lap = file.get(LAP)?.map(|lap| lap.value());
+            Ok(lap.ok_or_else(|| strange("the lap of the journal is missing".to_owned())))
+        }
         Err(TableError::TableDoesNotExist(_)) => {
-            let stranger = transaction.list_tables()?.next();
-            Ok(stranger.map_or(Found::Nothing, |table| {
-                Found::Strange(format!("missing beside a table {:?}", table.name()))
-            }))
+            if let Some(table) = transaction.list_tables()?.next() {
+                let why = format!("missing beside a table {:?}", table.name());
+                return Ok(Err(strange(why)));
+            }
+            let mut transaction = database.begin_write()?;
+            // So that an open after a kill is quick from the start.
+            transaction.set_quick_repair(true);
+            write_lap(&transaction, 1)?;
+            transaction.commit()?;
+            Ok(Ok(1))
         }
         Err(error) => Err(error.into()),
     }
 }
 
-fn initialise(database: &Database) -> Result<(), redb::Error> {
-    let mut transaction = database.begin_write()?;
-    // So that an open after a kill is quick from the start.
-    transaction.set_quick_repair(true);
-    transaction.open_table(FILE)?.insert("format", FORMAT)?;
-    Ok(transaction.commit()?)
+/// Notes in a transaction that it holds all rows of earlier laps.
+pub(crate) fn write_lap(transaction: &WriteTransaction, lap: u64) -> Result<(), redb::Error> {
+    transaction.open_table(FILE)?.insert(LAP, lap)?;
+    Ok(())
 }

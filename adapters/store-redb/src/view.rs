@@ -1,13 +1,18 @@
-//! A read transaction of redb as a view.
+//! What a view reads from: the rows that redb holds, and newer ones that are only in the journal.
 
-use std::cell::OnceCell;
 use std::ops::Bound;
+use std::sync::{Arc, OnceLock};
 
-use leno_threads_core::store::{Direction, StoreError, Table, View, Visit, is_empty_range};
-use redb::{ReadOnlyTable, ReadTransaction, TableDefinition, TableError};
+use leno_threads_core::store::{
+    Batch, Direction, Overlay, StoreError, Table, View, Visit, is_empty_range,
+};
+use redb::{
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition, TableError,
+};
 
 use crate::error::{Doing, guard};
 use crate::row;
+use crate::store::Shared;
 
 type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
@@ -16,20 +21,63 @@ pub(crate) fn definition(table: Table) -> TableDefinition<'static, &'static [u8]
     TableDefinition::new(table.name())
 }
 
-/// A read transaction, and the tables that were read from so far.
-pub(crate) struct RedbView {
+/// A picture of a store: rows in redb, and what was committed since they were put there.
+#[derive(Clone)]
+pub(crate) struct Picture {
+    pub(crate) base: Arc<Base>,
+    pub(crate) fresh: Arc<Batch>,
+}
+
+impl Picture {
+    /// Takes a picture of what redb holds.
+    pub(crate) fn of(database: &Database) -> Result<Self, redb::Error> {
+        Ok(Self {
+            base: Arc::new(Base::new(database.begin_read()?)),
+            fresh: Arc::default(),
+        })
+    }
+}
+
+/// A picture that is read from, as long as its store is open.
+pub(crate) struct RedbView<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) picture: Picture,
+}
+
+impl View for RedbView<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.shared.check()?;
+        Overlay::new(&*self.picture.base, &self.picture.fresh).get(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        direction: Direction,
+        visit: Visit<'_>,
+    ) -> Result<(), StoreError> {
+        self.shared.check()?;
+        let rows = Overlay::new(&*self.picture.base, &self.picture.fresh);
+        rows.scan(table, from, to, direction, visit)
+    }
+}
+
+/// A read transaction of redb, and the tables that were read from so far.
+pub(crate) struct Base {
     // Emptied by `drop` alone.
     inner: Option<Inner>,
 }
 
 struct Inner {
-    tables: [OnceCell<Option<Rows>>; Table::ALL.len()],
+    tables: [OnceLock<Option<Rows>>; Table::ALL.len()],
     transaction: ReadTransaction,
 }
 
-impl RedbView {
-    pub(crate) fn new(transaction: ReadTransaction) -> Self {
-        let tables = [const { OnceCell::new() }; Table::ALL.len()];
+impl Base {
+    fn new(transaction: ReadTransaction) -> Self {
+        let tables = [const { OnceLock::new() }; Table::ALL.len()];
         Self {
             inner: Some(Inner {
                 tables,
@@ -59,7 +107,7 @@ impl RedbView {
     }
 }
 
-impl Drop for RedbView {
+impl Drop for Base {
     fn drop(&mut self) {
         let inner = self.inner.take();
         // There is nobody to tell; the next call of the store meets the same trouble and says so.
@@ -70,7 +118,7 @@ impl Drop for RedbView {
     }
 }
 
-impl View for RedbView {
+impl View for Base {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let Some(rows) = self.rows(table)? else {
             return Ok(None);

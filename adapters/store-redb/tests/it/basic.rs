@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use futures_executor::block_on;
-use leno_store_redb::{FORMAT, Redb};
+use leno_store_redb::{FORMAT, Redb, RedbOptions};
 use leno_threads_core::store::testing::{StoreFactory, conformance};
 use leno_threads_core::store::{Batch, Direction, Store, StoreError, Table};
 use redb::{Database, TableDefinition};
 
 use crate::disk::{Disk, Trouble};
-use crate::workload::{Folder, batch, check, check_goes_on};
+use crate::workload::{Folder, SMALL_JOURNAL, batch, check, check_goes_on, read_all, state_after};
 
 struct Files {
     folder: Folder,
@@ -72,6 +72,11 @@ fn contract_holds_without_a_cache() {
     }));
 }
 
+/// Settings with a journal that leaves little to compare.
+fn small() -> RedbOptions {
+    Redb::options().journal_bytes(SMALL_JOURNAL)
+}
+
 fn sees(path: &Path, found: Result<Redb, StoreError>, expected: fn(&StoreError) -> bool) {
     let before = fs::read(path).ok();
     let error = found.expect_err("the open is refused");
@@ -101,45 +106,107 @@ fn file_of_another_kind_is_refused_and_left_alone() {
 fn unfinished_file_opens_as_a_new_store() {
     let folder = Folder::new();
     let path = folder.file("store.redb");
-    drop(Redb::open(&path).unwrap());
-    let header = fs::read(&path).unwrap();
-    // redb writes the magic number last.
-    let mut unfinished = vec![0; 72 << 10];
-    unfinished[9..320].copy_from_slice(&header[9..320]);
-    fs::write(&path, &unfinished).unwrap();
-    check_goes_on(
-        &Redb::open(&path).unwrap(),
-        0,
-        "after an interrupted creation",
-    );
+    drop(small().open(&path).unwrap());
+    let whole = fs::read(&path).unwrap();
+    let front = usize::try_from(SMALL_JOURNAL).unwrap();
+    // redb writes its magic number last, and the header is durable before redb begins.
+    let mut unfinished = vec![0; front + (72 << 10)];
+    unfinished[..512].copy_from_slice(&whole[..512]);
+    unfinished[front + 9..front + 320].copy_from_slice(&whole[front + 9..front + 320]);
+    for (length, header) in [
+        (unfinished.len(), true),
+        (front, true),
+        (front, false),
+        (front - 1, true),
+        (front - 1, false),
+        (512, true),
+        (100, false),
+        (0, false),
+    ] {
+        let mut bytes = unfinished[..length].to_vec();
+        if !header {
+            bytes[..length.min(512)].fill(0);
+        }
+        fs::write(&path, &bytes).unwrap();
+        let context = format!("{length} bytes, header: {header}");
+        check_goes_on(&small().open(&path).unwrap(), 0, &context);
+        check(&small().open(&path).unwrap(), 1, 1, &context);
+        // One byte more may be somebody's.
+        if let Some(last) = bytes.last_mut() {
+            *last = 1;
+            if length != front {
+                fs::write(&path, &bytes).unwrap();
+                sees(&path, small().open(&path), |error| {
+                    matches!(error, StoreError::Corrupt { .. })
+                });
+            }
+        }
+    }
+}
 
-    // One byte more may be somebody's.
-    unfinished[70_000] = 1;
-    fs::write(&path, &unfinished).unwrap();
+/// A file of redb with one table, as another program writes it.
+fn foreign(path: &Path, table: &str) {
+    let database = Database::create(path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let table = TableDefinition::<&str, u64>::new(table);
+    transaction
+        .open_table(table)
+        .unwrap()
+        .insert("format", 1)
+        .unwrap();
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn file_without_journal_is_refused_and_left_alone() {
+    let folder = Folder::new();
+    let path = folder.file("old.redb");
+    foreign(&path, "leno-store");
     sees(&path, Redb::open(&path), |error| {
-        matches!(error, StoreError::Corrupt { .. })
+        let expected = "the store has format 1, this version reads from 2 on; open it with an older \
+                        version, or let peers send everything to a new store";
+        matches!(
+            error,
+            StoreError::OlderFormat {
+                found: 1,
+                known: FORMAT
+            }
+        ) && error.to_string() == expected
     });
 }
 
 #[test]
-fn database_of_another_program_is_refused() {
+fn foreign_tables_are_refused() {
     let folder = Folder::new();
-    let path = folder.file("other.redb");
-    let database = Database::create(&path).unwrap();
-    let transaction = database.begin_write().unwrap();
-    let table = TableDefinition::<&str, u64>::new("birds");
-    transaction
-        .open_table(table)
-        .unwrap()
-        .insert("wren", 3)
-        .unwrap();
-    transaction.commit().unwrap();
-    drop(database);
-    let error = Redb::open(&path).expect_err("the open is refused");
-    assert_eq!(
-        error.to_string(),
-        "the store is damaged: the file's table leno-store: missing beside a table \"birds\""
-    );
+    let path = folder.file("store.redb");
+    for (table, expected) in [
+        ("birds", "missing beside a table \"birds\""),
+        ("leno-store", "the lap of the journal is missing"),
+    ] {
+        drop(small().open(&path).unwrap());
+        let other = folder.file("other.redb");
+        foreign(&other, table);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes.truncate(usize::try_from(SMALL_JOURNAL).unwrap());
+        bytes.extend(fs::read(&other).unwrap());
+        fs::write(&path, bytes).unwrap();
+        let error = small().open(&path).expect_err("the open is refused");
+        assert_eq!(
+            error.to_string(),
+            format!("the store is damaged: the file's table leno-store: {expected}")
+        );
+        fs::remove_file(&path).unwrap();
+        fs::remove_file(&other).unwrap();
+    }
+}
+
+/// Changes the header of a file, and its checksum with it.
+fn change_header(path: &Path, at: usize, value: u64) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    let sum = crc32fast::hash(&bytes[..508]);
+    bytes[508..512].copy_from_slice(&sum.to_le_bytes());
+    fs::write(path, bytes).unwrap();
 }
 
 #[test]
@@ -147,21 +214,57 @@ fn newer_format_is_refused() {
     let folder = Folder::new();
     let path = folder.file("newer.redb");
     drop(Redb::open(&path).unwrap());
-    let database = Database::create(&path).unwrap();
-    let transaction = database.begin_write().unwrap();
-    let table = TableDefinition::<&str, u64>::new("leno-store");
-    transaction
-        .open_table(table)
-        .unwrap()
-        .insert("format", FORMAT + 1)
-        .unwrap();
-    transaction.commit().unwrap();
-    drop(database);
-    let error = Redb::open(&path).expect_err("the open is refused");
-    let expected = (FORMAT + 1, FORMAT);
-    assert!(
-        matches!(error, StoreError::NewerFormat { found, known } if (found, known) == expected)
-    );
+    change_header(&path, 8, FORMAT + 1);
+    sees(&path, Redb::open(&path), |error| {
+        let expected = (FORMAT + 1, FORMAT);
+        matches!(error, StoreError::NewerFormat { found, known } if (*found, *known) == expected)
+    });
+    for (at, value) in [
+        (8, 0),
+        (8, 1),
+        (16, 0),
+        (16, SMALL_JOURNAL + 1),
+        (16, u64::MAX),
+    ] {
+        change_header(&path, 8, FORMAT);
+        change_header(&path, 16, SMALL_JOURNAL);
+        change_header(&path, at, value);
+        sees(&path, Redb::open(&path), |error| {
+            matches!(error, StoreError::Corrupt { .. })
+        });
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_the_header_is_found() {
+    let folder = Folder::new();
+    let path = folder.file("store.redb");
+    drop(small().open(&path).unwrap());
+    let whole = fs::read(&path).unwrap();
+    for bit in 0..512 * 8 {
+        let mut bytes = whole.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let disk = Disk::new(bytes, Trouble::None);
+        let error = small().open_backend(disk).expect_err("the open is refused");
+        assert!(
+            matches!(error, StoreError::Corrupt { .. }),
+            "bit {bit}: {error:?}"
+        );
+    }
+}
+
+#[test]
+fn length_of_the_journal_is_the_files() {
+    for bytes in [0, 20_000, SMALL_JOURNAL, 1 << 20] {
+        let disk = Disk::new(Vec::new(), Trouble::None);
+        let options = Redb::options().journal_bytes(bytes);
+        check_goes_on(&options.open_backend(disk.clone()).unwrap(), 0, "new");
+        let store = Redb::options().open_backend(disk.clone()).unwrap();
+        check(&store, 1, 1, "with another wish");
+        check_goes_on(&store, 1, "with another wish");
+        let start = u64::from_le_bytes(disk.live()[16..24].try_into().unwrap());
+        assert_eq!(start, bytes.max(16 << 10) / 4096 * 4096);
+    }
 }
 
 #[test]
@@ -239,7 +342,7 @@ fn panicking_visitor_is_the_callers() {
 fn compacting_gives_room_back_and_keeps_rows() {
     let folder = Folder::new();
     let path = folder.file("store.redb");
-    let store = Redb::open(&path).unwrap();
+    let store = small().open(&path).unwrap();
     let mut ballast = Batch::new();
     for at in 0..100_u8 {
         ballast.put(Table::Application, vec![at], vec![at; 60_000]);
@@ -269,7 +372,7 @@ fn value_just_under_a_page_wastes_little() {
     let bytes_for = |value: usize| {
         let folder = Folder::new();
         let path = folder.file("store.redb");
-        let store = Redb::open(&path).unwrap();
+        let store = small().open(&path).unwrap();
         let mut batch = Batch::new();
         for at in 0..64_u8 {
             batch.put(Table::Runs, vec![at; 48], vec![at; value]);
@@ -295,51 +398,83 @@ fn value_just_under_a_page_wastes_little() {
 }
 
 #[test]
-fn open_after_a_kill_repairs_unless_the_store_had_settled() {
+fn open_after_a_kill_repairs_nothing() {
     let folder = Folder::new();
     let (path, copy) = (folder.file("store.redb"), folder.file("copy.redb"));
+    let store = small().settle_after(None).open(&path).unwrap();
     // A copy of the file in use is what a kill leaves.
-    let repairs = |expected: bool, context: &str| {
+    let check_copy = |number: u64, context: &str| {
         fs::copy(&path, &copy).unwrap();
         let calls = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&calls);
-        let options = Redb::options().on_repair(move |done| {
-            assert!((0.0..=1.0).contains(&done));
+        let options = Redb::options().on_repair(move |_| {
             seen.fetch_add(1, Ordering::Relaxed);
         });
         let store = options.open(&copy).unwrap();
-        assert_eq!(calls.load(Ordering::Relaxed) > 0, expected, "{context}");
-        store
+        assert_eq!(calls.load(Ordering::Relaxed), 0, "{context}");
+        check(&store, number, number, context);
+        check_goes_on(&store, number, context);
     };
-    let store = Redb::options().settle_after(None).open(&path).unwrap();
-    drop(repairs(false, "a new store"));
-    block_on(store.commit(batch(1))).unwrap();
-    check(&repairs(true, "after a commit"), 1, 1, "repaired");
+    check_copy(0, "a new store");
+    for number in 1..20 {
+        block_on(store.commit(batch(number))).unwrap();
+        check_copy(number, &format!("after commit {number}"));
+    }
     block_on(store.close()).unwrap();
-    check(&repairs(false, "after closing"), 1, 1, "closed");
+    check_copy(19, "after closing");
+}
+
+#[test]
+fn checked_open_shows_progress() {
+    let disk = Disk::new(Vec::new(), Trouble::None);
+    let store = small().open_backend(disk.clone()).unwrap();
+    block_on(store.commit(batch(1))).unwrap();
+    drop(store);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&calls);
+    let options = small().check_on_open(true).on_repair(move |done| {
+        assert!((0.0..=1.0).contains(&done));
+        seen.fetch_add(1, Ordering::Relaxed);
+    });
+    check(&options.open_backend(disk).unwrap(), 1, 1, "checked");
+    assert!(calls.load(Ordering::Relaxed) > 0);
 }
 
 #[test]
 fn idle_store_settles() {
     let disk = Disk::new(Vec::new(), Trouble::None);
-    let options = Redb::options().settle_after(Some(std::time::Duration::ZERO));
+    let options = small().settle_after(Some(std::time::Duration::ZERO));
     let store = options.open_backend(disk.clone()).unwrap();
     let before = disk.syncs();
     block_on(store.commit(batch(1))).unwrap();
     // One sync is the commit's, two come with settling, by itself.
-    let settled = disk.after_syncs(before + 3);
-    let repaired = Arc::new(AtomicUsize::new(0));
-    let seen = Arc::clone(&repaired);
-    let options = Redb::options().on_repair(move |_| {
-        seen.fetch_add(1, Ordering::Relaxed);
-    });
-    let reopened = options
+    let mut settled = disk.after_syncs(before + 3);
+    // Nothing is left that only the journal has.
+    let front = usize::try_from(SMALL_JOURNAL).unwrap();
+    settled[4096..front].fill(0);
+    let reopened = small()
         .open_backend(Disk::new(settled, Trouble::None))
         .unwrap();
     check(&reopened, 1, 1, "settled");
-    assert_eq!(
-        repaired.load(Ordering::Relaxed),
-        0,
-        "a settled store needs no repair"
-    );
+}
+
+#[test]
+fn views_stay_as_they_were_taken() {
+    let store = Redb::options()
+        .journal_bytes(SMALL_JOURNAL)
+        .open_backend(Disk::new(Vec::new(), Trouble::None))
+        .unwrap();
+    let mut views = vec![(0, store.view().unwrap())];
+    // Some batches go to the journal, some move it on, some are too long for it.
+    for number in 1..=23 {
+        block_on(store.commit(batch(number))).unwrap();
+        views.push((number, store.view().unwrap()));
+    }
+    for (number, view) in &views {
+        let state = read_all(&**view).unwrap();
+        assert!(state == state_after(*number), "the view of batch {number}");
+        for ((table, key), value) in &state {
+            assert_eq!(view.get(*table, key).unwrap().as_ref(), Some(value));
+        }
+    }
 }

@@ -8,9 +8,10 @@ use leno_store_redb::Redb;
 use leno_threads_core::store::{Store, StoreError};
 
 use crate::disk::{Disk, Loss, Trouble};
-use crate::workload::{Dice, batch, check, check_goes_on};
+use crate::workload::{Dice, SMALL_JOURNAL, batch, check, check_goes_on};
 
-const BATCHES: u64 = 12;
+/// Enough for several laps of the journal.
+const BATCHES: u64 = 14;
 
 /// How far a workload came.
 #[derive(Debug, Default)]
@@ -27,6 +28,7 @@ fn run(disk: &Disk, settle_after: Option<Duration>) -> Progress {
     // A small cache makes pages go to the disk before their commit, too.
     let options = Redb::options()
         .settle_after(settle_after)
+        .journal_bytes(SMALL_JOURNAL)
         .cache_bytes(64 << 10);
     let store = match options.open_backend(disk.clone()) {
         Ok(store) => store,
@@ -119,26 +121,102 @@ fn power_loss_while_settling_keeps_every_acknowledged_batch() {
 }
 
 #[test]
-fn power_loss_during_recovery_keeps_every_acknowledged_batch() {
+fn power_loss_after_power_loss_keeps_every_acknowledged_batch() {
     let mut dice = Dice::new(3);
     for at in (0..=operations(None)).step_by(9) {
         let disk = Disk::new(Vec::new(), Trouble::PowerLoss { at });
-        let progress = run(&disk, None);
-        for first in [Loss::None, Loss::Subset, Loss::Torn] {
+        let before = run(&disk, None);
+        for first in [Loss::None, Loss::Subset, Loss::Torn, Loss::Sectors] {
             let image = disk.after_crash(first, &mut dice);
-            for again in 0..12 {
+            for again in 0..24 {
                 let disk = Disk::new(image.clone(), Trouble::PowerLoss { at: again });
-                drop(Redb::options().open_backend(disk.clone()));
-                let second = Loss::ALL[dice.below(Loss::ALL.len())];
                 let context = format!(
                     "power loss at operation {at}, losing {first:?}, and at operation {again} of \
-                     the recovery, losing {second:?}"
+                     the next life"
                 );
+                let after = live_on(&disk, &before, &context);
+                let second = Loss::ALL[dice.below(Loss::ALL.len())];
+                let context = format!("{context}, losing {second:?}");
                 let store = reopen(disk.after_crash(second, &mut dice), &context);
-                check(&store, progress.acknowledged, progress.started, &context);
+                let last = check(&store, after.acknowledged, after.started, &context);
+                check_goes_on(&store, last, &context);
             }
         }
     }
+}
+
+/// Opens what a crash left, checks it, and commits until the power goes again.
+fn live_on(disk: &Disk, before: &Progress, context: &str) -> Progress {
+    let mut after = Progress {
+        acknowledged: before.acknowledged,
+        started: before.started,
+        ..Progress::default()
+    };
+    let options = Redb::options()
+        .settle_after(None)
+        .journal_bytes(SMALL_JOURNAL);
+    let Ok(store) = options.open_backend(disk.clone()) else {
+        return after;
+    };
+    let last = check(&store, before.acknowledged, before.started, context);
+    // What was read once is there for good, even if nobody was told of it when it was written.
+    (after.acknowledged, after.started) = (last, last);
+    for number in last + 1..=last + 3 {
+        after.started = number;
+        if block_on(store.commit(batch(number))).is_err() {
+            return after;
+        }
+        after.acknowledged = number;
+    }
+    after
+}
+
+#[test]
+fn many_lives_keep_every_acknowledged_batch() {
+    let lives = if std::env::var_os("LENO_LONG").is_some() {
+        5_000
+    } else {
+        400
+    };
+    let mut dice = Dice::new(4);
+    let mut image = Vec::new();
+    let (mut acknowledged, mut started) = (0, 0);
+    let mut closed = 0;
+    for life in 0..lives {
+        let at = u64::try_from(dice.below(90)).unwrap();
+        let disk = Disk::new(image, Trouble::PowerLoss { at });
+        let options = Redb::options()
+            .settle_after(None)
+            .journal_bytes(SMALL_JOURNAL)
+            .cache_bytes(dice.below(100_000));
+        if let Ok(store) = options.open_backend(disk.clone()) {
+            let last = check(&store, acknowledged, started, &format!("life {life}"));
+            (acknowledged, started) = (last, last);
+            for _ in 0..dice.below(12) {
+                started = acknowledged + 1;
+                if block_on(store.commit(batch(started))).is_err() {
+                    break;
+                }
+                acknowledged = started;
+                // Most lives end by a crash, some after the store was compacted or closed.
+                if dice.below(20) == 0 && block_on(store.compact()).is_err() {
+                    break;
+                }
+            }
+            if dice.below(3) == 0 && block_on(store.close()).is_ok() {
+                closed += 1;
+            }
+        }
+        let loss = Loss::ALL[dice.below(Loss::ALL.len())];
+        image = disk.after_crash(loss, &mut dice);
+        if acknowledged > 60 {
+            (image, acknowledged, started) = (Vec::new(), 0, 0);
+        }
+    }
+    assert!(
+        closed > lives / 20,
+        "only {closed} of {lives} lives ended well"
+    );
 }
 
 #[test]

@@ -37,15 +37,18 @@ pub(crate) enum Loss {
     Subset,
     /// All up to a random one, which is torn at a sector of 512 bytes.
     Torn,
+    /// Each sector of each write with even odds.
+    Sectors,
 }
 
 impl Loss {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::None,
         Self::All,
         Self::Prefix,
         Self::Subset,
         Self::Torn,
+        Self::Sectors,
     ];
 }
 
@@ -123,6 +126,21 @@ impl Disk {
                 Loss::All => false,
                 Loss::Prefix | Loss::Torn => at < end,
                 Loss::Subset => dice.below(2) == 0,
+                Loss::Sectors => match change {
+                    Change::Length(_) => dice.below(2) == 0,
+                    Change::Write { at, bytes: written } => {
+                        for (part, sector) in written.chunks(512).enumerate() {
+                            if dice.below(2) == 0 {
+                                let sector = Change::Write {
+                                    at: at + part * 512,
+                                    bytes: sector.to_vec(),
+                                };
+                                apply(&mut bytes, &sector);
+                            }
+                        }
+                        false
+                    }
+                },
             };
             if reaches {
                 apply(&mut bytes, change);

@@ -11,5 +11,6 @@ mod basic;
 mod crash;
 mod damage;
 mod disk;
+mod journal;
 mod kill;
 mod workload;

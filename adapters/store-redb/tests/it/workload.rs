@@ -16,6 +16,9 @@ pub(crate) type State = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 /// The key, in `Table::Meta`, of the number of the newest batch.
 pub(crate) const LAST: &[u8] = b"last";
 
+/// A journal in which four batches find room, and a fifth, which is longer, does not.
+pub(crate) const SMALL_JOURNAL: u64 = 44 << 10;
+
 /// A batch of small and large rows over several tables, which also deletes rows of an older one.
 pub(crate) fn batch(number: u64) -> Batch {
     let mut batch = Batch::new();
@@ -24,7 +27,7 @@ pub(crate) fn batch(number: u64) -> Batch {
     for at in 0..4 {
         batch.put(Table::Runs, key(number, at), dice.bytes(190));
     }
-    if number.is_multiple_of(3) {
+    if number.is_multiple_of(5) {
         batch.put(Table::Runs, key(number, 9), dice.bytes(30_000));
     }
     for _ in 0..10 {
