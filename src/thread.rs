@@ -16,7 +16,7 @@ use crate::driver::SyncReport;
 use crate::error::Error;
 use crate::member::{commitment, proven};
 use crate::peer::{Peer, salt};
-use crate::text::{Card, SeatProof, Ticket};
+use crate::text::{Card, Ticket};
 use crate::work::{Work, member_of_grant, member_of_log, thread_mut};
 
 /// A thread of a peer. A handle: cheap to clone.

@@ -105,6 +105,9 @@ impl World {
         let (of, other) = (self.log, self.carols);
         self.bob.connected(self.carol.key);
         self.carol.connected(self.bob.key);
+        // Long after what was refused before, so that it is asked for again.
+        self.bob.now += 24 * 60 * 60_000;
+        self.bob.tick();
         connect(&mut self.rex, &mut self.bob);
         let mut sent = 0;
         talk_through(&mut self.rex, &mut self.bob, |bytes| {

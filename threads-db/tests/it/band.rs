@@ -35,7 +35,8 @@ const NUMBER: u32 = 0;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Parcel {
     Run(LogId, Seq, Vec<u8>, [u8; 64]),
-    Wrap(Wrap),
+    /// With the seat that hands it over.
+    Wrap(SeatId, Wrap),
 }
 
 pub(crate) struct Member {
@@ -363,11 +364,11 @@ impl Member {
             parents,
         };
         self.govern(&[FrameOp::Epoch(epoch)], &[]);
-        let id = self.thread.id();
+        let (id, from) = (self.thread.id(), self.thread.seat().id());
         let wraps: Vec<_> = base().seats[..=DAVE]
             .iter()
             .map(|(seat, kem)| Wrap::seal(&key, id, THREAD_DOMAIN, *seat, kem, &mut self.rng))
-            .map(|wrap| Parcel::Wrap(wrap.unwrap()))
+            .map(|wrap| Parcel::Wrap(from, wrap.unwrap()))
             .collect();
         for wrap in &wraps {
             assert!(self.take(wrap));
@@ -390,7 +391,8 @@ impl Member {
                 .unwrap();
         }
         let wraps = self.thread.wraps(&*view).unwrap();
-        parcels.extend(wraps.into_iter().map(Parcel::Wrap));
+        let from = self.thread.seat().id();
+        parcels.extend(wraps.into_iter().map(|wrap| Parcel::Wrap(from, wrap)));
         parcels
     }
 
@@ -412,11 +414,13 @@ impl Member {
                     Err(error) => panic!("{error}"),
                 }
             }
-            Parcel::Wrap(wrap) => match thread.take_wrap(view, wrap, changes, &mut sink) {
-                Ok(_) => true,
-                Err(TakeWrapError::UnknownEpoch | TakeWrapError::Ghost { .. }) => false,
-                Err(error) => panic!("{error}"),
-            },
+            Parcel::Wrap(from, wrap) => {
+                match thread.take_wrap(view, *from, wrap, changes, &mut sink) {
+                    Ok(_) => true,
+                    Err(TakeWrapError::UnknownEpoch | TakeWrapError::Ghost { .. }) => false,
+                    Err(error) => panic!("{error}"),
+                }
+            }
         });
         self.fold(inbox);
         taken
