@@ -29,7 +29,7 @@ pub const CACHE_BYTES: usize = 4 << 20;
 /// longer one made commits no faster.
 pub const JOURNAL_BYTES: u64 = 2 << 20;
 
-/// Pause after the last commit before a store makes its next open quick: 2 seconds.
+/// Pause after the last commit before a store empties its journal: 2 seconds.
 pub const SETTLE_AFTER: Duration = Duration::from_secs(2);
 
 /// Settings of a [`Redb`].
@@ -93,7 +93,7 @@ impl RedbOptions {
 
     /// Reads the whole file and compares every checksum when it is opened; off unless set.
     ///
-    /// An open after a crash does so anyway, if the file had not settled.
+    /// Costs as long as it takes to read the file.
     #[must_use]
     pub fn check_on_open(mut self, check: bool) -> Self {
         self.check_on_open = check;
@@ -112,12 +112,12 @@ impl RedbOptions {
         self
     }
 
-    /// Sets the pause after the last commit before the file is made ready to open quickly even if
-    /// the process is killed; [`SETTLE_AFTER`] unless set, `None` for never.
+    /// Sets the pause after the last commit before its rows are moved from the journal to redb;
+    /// [`SETTLE_AFTER`] unless set, `None` for not before there is need.
     ///
-    /// It costs two syncs of the disk after each burst of commits. Without it, an open after a kill
-    /// reads the whole file; [`Store::close`](leno_threads_core::store::Store::close) and dropping
-    /// the handle settle it in any case.
+    /// It costs two syncs of the disk after each burst of commits. Then the rows are no longer in
+    /// memory, and an open after a kill reads nothing from the journal;
+    /// [`Store::close`](leno_threads_core::store::Store::close) and dropping the handle do the same.
     #[must_use]
     pub fn settle_after(mut self, pause: Option<Duration>) -> Self {
         self.settle_after = pause;
@@ -133,16 +133,18 @@ impl RedbOptions {
 
     /// Opens the store in the file at `path`, and makes it if there is none or it is empty.
     ///
-    /// Blocks meanwhile: about 20 milliseconds, or as long as it takes to read the whole file if its
-    /// process was killed while it wrote (0.5 seconds for 285 MB of small rows, 0.1 seconds for 205
-    /// MB of large ones, on one computer of 2026).
+    /// Blocks meanwhile: about a millisecond, 20 for a new file, whose journal is written once; and as
+    /// long as it takes to read the journal if its process was killed. Only a crash while the file
+    /// was compacted or closed may lead to reading it as a whole (0.5 seconds for 285 MB of small
+    /// rows, on one computer of 2026).
     ///
     /// # Errors
     ///
     /// - [`StoreError::Locked`] if the file is open elsewhere, in this process or another.
     /// - [`StoreError::Corrupt`] if the file is damaged beyond repair or is none of ours. It is left
     ///   as it is.
-    /// - [`StoreError::NewerFormat`] if a newer version wrote it.
+    /// - [`StoreError::NewerFormat`] if a newer version wrote it, [`StoreError::OlderFormat`] if it is
+    ///   a redb file without a journal, as the first version wrote it. It is left as it is.
     /// - [`StoreError::Full`] and [`StoreError::Medium`] if the disk does not do as asked.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Redb, StoreError> {
         let path = path.as_ref();

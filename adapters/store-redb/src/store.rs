@@ -32,7 +32,7 @@ const FILE: TableDefinition<'static, &'static str, u64> = TableDefinition::new("
 /// The lap of the journal whose frames are not in redb.
 const LAP: &str = "lap";
 
-/// A store in one redb file.
+/// A store in one file: a journal, and redb behind it.
 ///
 /// Reading happens on the caller's thread; commits happen on one thread that the handle owns.
 /// Dropping the handle waits for what was committed and closes the file; [`Store::close`] does the

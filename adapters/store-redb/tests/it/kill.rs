@@ -8,7 +8,7 @@ use futures_executor::block_on;
 use leno_store_redb::Redb;
 use leno_threads_core::store::{Store, StoreError};
 
-use crate::workload::{Dice, Folder, batch, check, last, read_all};
+use crate::workload::{Dice, Folder, SMALL_JOURNAL, batch, check, last, read_all};
 
 const PATH: &str = "LENO_STORE_REDB_CHILD";
 
@@ -19,7 +19,9 @@ fn child_writes_until_killed() {
         return;
     };
     println!("opening");
-    let store = Redb::open(path).unwrap();
+    // Short, so that some are killed while rows are moved to redb.
+    let options = Redb::options().journal_bytes(SMALL_JOURNAL);
+    let store = options.open(path).unwrap();
     let mut number = last(&read_all(&*store.view().unwrap()).unwrap());
     loop {
         // Some batches are alone, some under way together.
