@@ -1,4 +1,4 @@
-//! The default on-disk store of leno: one redb file.
+//! The default on-disk store of leno: one file, a journal and redb.
 //!
 //! ```
 //! use leno_store_redb::Redb;

@@ -146,7 +146,6 @@ impl Redb {
         picture.fresh = Arc::new(fresh);
         let shared = Arc::new(Shared::new(picture));
         let (jobs, received) = mpsc::channel();
-        let settled = settled && journal.is_empty();
         let writer = Writer {
             database: Some(database),
             journal,

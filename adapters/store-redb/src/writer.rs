@@ -39,7 +39,8 @@ pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) jobs: Receiver<Job>,
     pub(crate) settle_after: Option<Duration>,
-    /// Whether an open after a kill at this moment has nothing to do.
+    /// Whether nothing was written that is to be settled. What an open found in the journal waits for
+    /// the first commit: whoever only reads writes nothing, and needs no room on a full disk.
     pub(crate) settled: bool,
 }
 

@@ -145,6 +145,22 @@ fn frames_of_an_older_lap_do_not_count() {
 }
 
 #[test]
+fn nothing_is_appended_to_a_lap_that_was_read() {
+    let before = killed(2);
+    let disk = Disk::new(before.clone(), Trouble::None);
+    let store = open_on(&disk).unwrap();
+    check(&store, 2, 2, "as it was left");
+    block_on(store.commit(batch(3))).unwrap();
+    assert!(
+        disk.live()[PAGE..front()] == before[PAGE..front()],
+        "it went to redb"
+    );
+    block_on(store.commit(batch(4))).unwrap();
+    assert_eq!(disk.live()[FRAMES[0]], before[FRAMES[0]] + 1, "its lap");
+    check(&open(disk.live()).unwrap(), 4, 4, "afterwards");
+}
+
+#[test]
 fn frame_forged_in_a_value_is_not_read() {
     // The first sector of the next frame, as somebody could make it who knows all numbers, at every
     // place of a value where it could come to lie at the beginning of a sector.
