@@ -26,7 +26,7 @@ pub use position::{POSITION_BYTES_MAX, Position, PositionError, between, run_bet
 pub use render::{Conflict, conflicts, render, render_field};
 pub use state::{Creation, State};
 pub use strategy::{DEFINITION_FIELDS_MAX, Definition, Strategy};
-pub use value::{Number, VALUE_BYTES_MAX, Value, ValueError, check_value};
+pub use value::{Number, VALUE_BYTES_MAX, Value, ValueError};
 
 use crate::cbor::DecodeError;
 use crate::{Codec, OpError, Place};

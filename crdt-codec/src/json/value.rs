@@ -234,15 +234,6 @@ fn compare_mixed(integer: i128, float: f64) -> Ordering {
         .then_with(|| whole.total_cmp(&float))
 }
 
-/// Checks a value without encoding it; lists and maps may nest `depth` deep.
-///
-/// # Errors
-///
-/// [`ValueError`] says which bound is passed.
-pub fn check_value(value: &Ipld) -> Result<(), ValueError> {
-    Value::new(value).map(|_| ())
-}
-
 fn check(value: &Ipld, depth: usize) -> Result<(), ValueError> {
     match value {
         Ipld::Integer(value) => integer(*value),

@@ -2,15 +2,11 @@
 
 use std::fmt;
 
-use sha2::{Digest, Sha256};
-
 use crate::cbor::{DecodeError, Decoder, Encoder, Kind};
 use crate::json::ValueError;
 
 /// Longest natural document id, in bytes.
 pub const DOCUMENT_NAME_BYTES_MAX: usize = 256;
-
-const LABEL: &[u8] = b"leno/v1/document-id\0";
 
 /// Crockford's base 32, whose texts sort as the bytes do.
 const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -32,24 +28,6 @@ enum Id {
 }
 
 impl DocumentId {
-    /// Makes an id that only this author can show a nonce for.
-    ///
-    /// `millis` are milliseconds since the Unix epoch, of which 48 bits are kept; `author` is
-    /// whatever names the author where the document is created.
-    ///
-    /// # Shape
-    ///
-    /// The hash is the first 10 bytes of SHA-256 over the label `leno/v1/document-id` and a zero
-    /// byte, the nonce, and the author.
-    #[must_use]
-    pub fn derived(millis: u64, author: &[u8], nonce: &[u8; 16]) -> Self {
-        let mut id = [0; 16];
-        let (time, hash) = id.split_at_mut(6);
-        time.copy_from_slice(millis.to_be_bytes().split_at(2).1);
-        hash.copy_from_slice(&author_hash(author, nonce));
-        Self::generated(id)
-    }
-
     /// Takes 16 bytes as a generated id.
     #[must_use]
     pub fn generated(id: [u8; 16]) -> Self {
@@ -74,6 +52,15 @@ impl DocumentId {
     }
 
     /// Reads the text of a generated id: 26 digits of Crockford's base 32, upper case.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use leno_crdt_codec::json::DocumentId;
+    ///
+    /// let id = DocumentId::generated([7; 16]);
+    /// assert_eq!(DocumentId::parse_generated(&id.to_string()), Some(id));
+    /// ```
     #[must_use]
     pub fn parse_generated(text: &str) -> Option<Self> {
         if text.len() != 26 {
@@ -84,15 +71,6 @@ impl DocumentId {
             Some(value.checked_mul(32)? | digit as u128)
         })?;
         Some(Self::generated(value.to_be_bytes()))
-    }
-
-    /// Tells whether [`DocumentId::derived`] makes this id for this author and nonce.
-    #[must_use]
-    pub fn is_derived_from(&self, author: &[u8], nonce: &[u8; 16]) -> bool {
-        match &self.0 {
-            Id::Generated(id) => id.ends_with(&author_hash(author, nonce)),
-            Id::Natural(_) => false,
-        }
     }
 
     /// The 16 bytes, if it was generated.
@@ -176,16 +154,4 @@ impl fmt::Display for DocumentId {
             }
         }
     }
-}
-
-fn author_hash(author: &[u8], nonce: &[u8; 16]) -> [u8; 10] {
-    let hash: [u8; 32] = Sha256::new()
-        .chain_update(LABEL)
-        .chain_update(nonce)
-        .chain_update(author)
-        .finalize()
-        .into();
-    let mut first = [0; 10];
-    first.copy_from_slice(hash.split_at(10).0);
-    first
 }

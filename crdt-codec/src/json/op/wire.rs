@@ -47,18 +47,6 @@ const CREATE: u64 = 4;
 const TOP_DEPTH: usize = crate::cbor::DEPTH_MAX - 1;
 
 impl Op {
-    /// Reads only which document an op of any version changes.
-    ///
-    /// # Errors
-    ///
-    /// [`DecodeError`] if the bytes do not begin like an op.
-    pub fn document_of(bytes: &[u8]) -> Result<DocumentId, DecodeError> {
-        let mut decoder = Decoder::new(bytes);
-        decoder.array()?;
-        decoder.uint()?;
-        DocumentId::decode(&mut decoder)
-    }
-
     /// Encodes it.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
