@@ -154,6 +154,18 @@ pub fn key_order(a: &str, b: &str) -> std::cmp::Ordering {
         .then_with(|| a.as_bytes().cmp(b.as_bytes()))
 }
 
+/// How many bytes the number before an item takes: its value, or how long the item is.
+#[inline]
+pub(crate) fn head_len(value: u64) -> usize {
+    match value {
+        0..24 => 1,
+        24..0x100 => 2,
+        0x100..0x1_0000 => 3,
+        0x1_0000..0x1_0000_0000 => 5,
+        _ => 9,
+    }
+}
+
 /// Encodes one value.
 ///
 /// # Panics

@@ -6,6 +6,7 @@
 //! and zeros may follow; see [`leno_threads_core::padding_is_good`].
 
 use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder};
+use leno_crdt_codec::json::Op;
 use leno_threads_core::padding_is_good;
 use leno_threads_core::thread::BODY_ENCODING;
 
@@ -128,17 +129,23 @@ fn out_of_bounds(offset: usize, what: &'static str) -> SkipReason {
     SkipReason::Malformed(DecodeError::OutOfBounds { offset, what })
 }
 
-/// Encodes a body of groups of encoded ops, whose collections ascend.
-pub(crate) fn encode<'a, Ops>(groups: impl ExactSizeIterator<Item = (&'a str, Ops)>) -> Vec<u8>
+/// Encodes a body of groups of ops, whose collections ascend.
+pub(crate) fn encode<'a, Ops>(
+    groups: impl ExactSizeIterator<Item = (&'a str, Ops)> + Clone,
+) -> Vec<u8>
 where
-    Ops: ExactSizeIterator<Item = Vec<u8>>,
+    Ops: ExactSizeIterator<Item = &'a Op> + Clone,
 {
-    let mut encoder = Encoder::append_to(Vec::with_capacity(256));
+    let bytes = groups.clone().map(|(collection, ops)| {
+        let ops: usize = ops.map(Op::encoded_len_max).sum();
+        8 + collection.len() + ops
+    });
+    let mut encoder = Encoder::with_capacity(8 + bytes.sum::<usize>());
     encoder.array(groups.len());
     for (collection, ops) in groups {
         encoder.array(2).text(collection).array(ops.len());
         for op in ops {
-            encoder.raw(&op);
+            op.encode_to(&mut encoder);
         }
     }
     encoder.into_vec()

@@ -105,7 +105,7 @@ impl Transaction {
         let groups = self.groups.iter().map(|group| {
             (
                 &*group.collection,
-                group.ops.iter().map(|staged| staged.op.encode()),
+                group.ops.iter().map(|staged| &staged.op),
             )
         });
         (!self.is_empty()).then(|| body::encode(groups))

@@ -45,6 +45,12 @@ impl Encoder {
         Self { out }
     }
 
+    /// Makes an encoder with room for so many bytes.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self::append_to(Vec::with_capacity(bytes))
+    }
+
     /// Returns what was written.
     #[must_use]
     pub fn into_vec(self) -> Vec<u8> {
@@ -75,11 +81,13 @@ impl Encoder {
     }
 
     /// Writes an integer that is not negative.
+    #[inline]
     pub fn uint(&mut self, value: u64) -> &mut Self {
         self.head(UNSIGNED, value)
     }
 
     /// Writes any integer.
+    #[inline]
     pub fn int(&mut self, value: i64) -> &mut Self {
         match u64::try_from(value) {
             Ok(value) => self.head(UNSIGNED, value),
@@ -88,6 +96,7 @@ impl Encoder {
     }
 
     /// Writes a byte string.
+    #[inline]
     pub fn bytes(&mut self, value: &[u8]) -> &mut Self {
         self.head(BYTES, value.len() as u64);
         self.out.extend_from_slice(value);
@@ -95,6 +104,7 @@ impl Encoder {
     }
 
     /// Writes a text string.
+    #[inline]
     pub fn text(&mut self, value: &str) -> &mut Self {
         self.head(TEXT, value.len() as u64);
         self.out.extend_from_slice(value.as_bytes());
@@ -102,11 +112,13 @@ impl Encoder {
     }
 
     /// Announces a list of `count` items.
+    #[inline]
     pub fn array(&mut self, count: usize) -> &mut Self {
         self.head(ARRAY, count as u64)
     }
 
     /// Announces a map of `count` keys, each followed by its value.
+    #[inline]
     pub fn map(&mut self, count: usize) -> &mut Self {
         self.head(MAP, count as u64)
     }
@@ -118,6 +130,7 @@ impl Encoder {
     }
 
     /// Writes null.
+    #[inline]
     pub fn null(&mut self) -> &mut Self {
         self.out.push(NULL);
         self
@@ -195,11 +208,13 @@ impl Encoder {
     }
 
     /// Writes bytes that are already whole items.
+    #[inline]
     pub fn raw(&mut self, items: &[u8]) -> &mut Self {
         self.out.extend_from_slice(items);
         self
     }
 
+    #[inline]
     fn head(&mut self, major: u8, value: u64) -> &mut Self {
         let major = major << 5;
         let bytes = value.to_be_bytes();

@@ -2,10 +2,12 @@
 
 mod list;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipld_core::ipld::Ipld;
 
+use super::dots::Dots;
 use super::op::{Change, Edit};
 use super::render::show;
 use super::state::{Facets, Field, Fields, State};
@@ -77,10 +79,20 @@ pub fn patch(
     for (name, value) in differ.map(partial)? {
         let strategy = definition.of(name);
         let field = fields.and_then(|fields| fields.get(name));
-        let shown = || field.and_then(|it| show(it, strategy));
-        let target = (*value != Ipld::Null).then(|| merge(shown(), value));
+        if is_plain(field, strategy, value) {
+            differ.set_register(name, field, Value::new(value)?);
+            continue;
+        }
+        let target = match value {
+            Ipld::Null => None,
+            Ipld::Map(_) => {
+                let shown = field.and_then(|it| show(it, strategy));
+                Some(Cow::Owned(merge(shown, value)))
+            }
+            value => Some(Cow::Borrowed(value)),
+        };
         differ.at(name, |differ| {
-            differ.field(field, strategy, target.as_ref())
+            differ.field(field, strategy, target.as_deref())
         })?;
     }
     Ok(differ.edits)
@@ -113,6 +125,15 @@ pub fn overwrite(
         change,
         seen: field.map_or_else(Vec::new, |field| field.register.seen_by(own)),
     })
+}
+
+/// Whether a patch of a field writes its register and looks at nothing else, as most do.
+fn is_plain(field: Option<&Field>, strategy: Option<&Strategy>, value: &Ipld) -> bool {
+    let is_register = match strategy {
+        Some(strategy) => *strategy == Strategy::Register,
+        None => field.is_none_or(|field| field.facets.is_none()),
+    };
+    is_register && !matches!(value, Ipld::Null | Ipld::Map(_))
 }
 
 /// RFC 7396.
@@ -155,6 +176,19 @@ impl<U: FnMut() -> [u8; 4]> Differ<U> {
             path: self.path.clone(),
             change,
             seen,
+        });
+    }
+
+    /// Writes the register of a top-level field, unless it shows the value already.
+    fn set_register(&mut self, name: &str, old: Option<&Field>, new: Value) {
+        let old = old.map(|field| &field.register);
+        if old.and_then(Dots::value) == Some(&new) {
+            return;
+        }
+        self.edits.push(Edit {
+            path: vec![name.to_owned()],
+            change: Change::Set(new),
+            seen: old.map_or_else(Vec::new, |old| old.seen_by(self.own)),
         });
     }
 
@@ -201,8 +235,12 @@ impl<U: FnMut() -> [u8; 4]> Differ<U> {
             (None, None) => self.remove_all(old),
             (None, Some(new)) => {
                 let new = Value::new(new)?;
-                let shown = show(old, None).map(|it| Value::new(&it)).transpose()?;
-                if shown.as_ref() != Some(&new) {
+                let is_shown = match (old.register.value(), &old.facets) {
+                    (Some(shown), _) => *shown == new,
+                    (None, None) => false,
+                    (None, Some(_)) => show(old, None).as_ref() == Some(&new.to_ipld()),
+                };
+                if !is_shown {
                     self.edit(Change::Set(new), old.register.seen_by(self.own));
                 }
             }

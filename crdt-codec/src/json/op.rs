@@ -229,8 +229,9 @@ impl Op {
         self.life > stamp.0
     }
 
-    /// At least the length of its encoding.
-    fn encoded_len_max(&self) -> usize {
+    /// At least the length of its encoding, and not much more.
+    #[must_use]
+    pub fn encoded_len_max(&self) -> usize {
         const HEAD: usize = 9;
         let edits: usize = self
             .edits()

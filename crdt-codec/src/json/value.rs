@@ -7,7 +7,7 @@ use std::fmt;
 use ipld_core::ipld::Ipld;
 
 use super::position::PositionError;
-use crate::cbor::{self, DEPTH_MAX, DecodeError, Decoder, Encoder, KEY_BYTES_MAX, Kind};
+use crate::cbor::{self, DEPTH_MAX, DecodeError, Decoder, Encoder, KEY_BYTES_MAX, Kind, head_len};
 
 /// Longest encoding of one value, in bytes.
 pub const VALUE_BYTES_MAX: usize = 256 * 1024;
@@ -110,10 +110,16 @@ impl Value {
     /// [`ValueError`] says which bound is passed.
     pub fn new(value: &Ipld) -> Result<Self, ValueError> {
         // A value lies in a document at a path of at least one key.
-        check(value, DEPTH_MAX - 1)?;
-        let mut encoder = Encoder::new();
+        let bytes = check(value, DEPTH_MAX - 1)?;
+        if bytes > VALUE_BYTES_MAX {
+            return Err(ValueError::TooLarge {
+                bytes,
+                bytes_max: VALUE_BYTES_MAX,
+            });
+        }
+        let mut encoder = Encoder::with_capacity(bytes);
         encoder.ipld(value);
-        Self::from_checked(encoder.into_vec().into())
+        Ok(Self(encoder.into_vec().into()))
     }
 
     /// Makes a value of a text.
@@ -122,7 +128,7 @@ impl Value {
     ///
     /// [`ValueError::TooLarge`].
     pub fn text(value: &str) -> Result<Self, ValueError> {
-        let mut encoder = Encoder::new();
+        let mut encoder = Encoder::with_capacity(string_len(value.len()));
         encoder.text(value);
         Self::from_checked(encoder.into_vec().into())
     }
@@ -234,32 +240,49 @@ fn compare_mixed(integer: i128, float: f64) -> Ordering {
         .then_with(|| whole.total_cmp(&float))
 }
 
-fn check(value: &Ipld, depth: usize) -> Result<(), ValueError> {
-    match value {
-        Ipld::Integer(value) => integer(*value),
-        Ipld::Float(value) if !value.is_finite() => Err(ValueError::NotFinite),
+/// Checks a value and returns the length of its encoding.
+fn check(value: &Ipld, depth: usize) -> Result<usize, ValueError> {
+    Ok(match value {
+        Ipld::Integer(value) => {
+            integer(*value)?;
+            // Of a negative number its complement is written.
+            head_len((*value).max(-1 - *value) as u64)
+        }
+        Ipld::Float(value) if !value.is_finite() => return Err(ValueError::NotFinite),
         Ipld::List(items) => {
             let depth = depth.checked_sub(1).ok_or(ValueError::TooDeep)?;
-            items.iter().try_for_each(|item| check(item, depth))
+            let mut bytes = head_len(items.len() as u64);
+            for item in items {
+                bytes += check(item, depth)?;
+            }
+            bytes
         }
         Ipld::Map(entries) => {
             let depth = depth.checked_sub(1).ok_or(ValueError::TooDeep)?;
-            entries.iter().try_for_each(|(key, value)| {
+            let mut bytes = head_len(entries.len() as u64);
+            for (key, value) in entries {
                 check_key(key)?;
-                check(value, depth)
-            })
+                bytes += string_len(key.len()) + check(value, depth)?;
+            }
+            bytes
         }
-        Ipld::Link(cid) if cid.encoded_len() > cbor::LINK_BYTES_MAX => Err(ValueError::TooLarge {
-            bytes: cid.encoded_len(),
-            bytes_max: cbor::LINK_BYTES_MAX,
-        }),
-        Ipld::Null
-        | Ipld::Bool(_)
-        | Ipld::Float(_)
-        | Ipld::String(_)
-        | Ipld::Bytes(_)
-        | Ipld::Link(_) => Ok(()),
-    }
+        Ipld::Link(cid) if cid.encoded_len() > cbor::LINK_BYTES_MAX => {
+            return Err(ValueError::TooLarge {
+                bytes: cid.encoded_len(),
+                bytes_max: cbor::LINK_BYTES_MAX,
+            });
+        }
+        // A tag of two bytes, then a zero and the CID as a byte string.
+        Ipld::Link(cid) => 2 + string_len(1 + cid.encoded_len()),
+        Ipld::Null | Ipld::Bool(_) => 1,
+        Ipld::Float(_) => 9,
+        Ipld::String(text) => string_len(text.len()),
+        Ipld::Bytes(bytes) => string_len(bytes.len()),
+    })
+}
+
+fn string_len(bytes: usize) -> usize {
+    head_len(bytes as u64) + bytes
 }
 
 pub(super) fn check_key(key: &str) -> Result<(), ValueError> {

@@ -4,10 +4,7 @@ use std::fmt;
 
 use ipld_core::ipld::Ipld;
 use leno_crdt_codec::LogId;
-use leno_crdt_codec::json::{
-    Definition as Strategies, DocumentId, Edit, Op, State, Strategy, diff, overwrite, patch,
-    render_field,
-};
+use leno_crdt_codec::json::{DocumentId, Edit, Op, State, diff, patch};
 use leno_threads_core::OpRef;
 use leno_threads_core::store::View;
 use rand_core::CryptoRng;
@@ -227,10 +224,7 @@ impl Writer<'_> {
         let (slot, life) = self.load_alive(collection, id)?;
         let edits = self.edits(slot, |documents, state, log, unique| {
             let strategies = documents.strategies(collection);
-            match patch_registers(state, strategies, partial, log)? {
-                Some(edits) => Ok(edits),
-                None => Ok(patch(state, strategies, partial, log, unique)?),
-            }
+            Ok(patch(state, strategies, partial, log, unique)?)
         })?;
         self.update(collection, slot, id, life, edits)
     }
@@ -399,31 +393,4 @@ impl Writer<'_> {
         }
         Ok(true)
     }
-}
-
-/// As [`patch`], if it only concerns top-level registers, which is what most patches do: then each
-/// field is looked at once.
-fn patch_registers(
-    state: &State,
-    strategies: &Strategies,
-    partial: &Ipld,
-    own: LogId,
-) -> Result<Option<Vec<Edit>>, DbError> {
-    let Ipld::Map(fields) = partial else {
-        return Ok(None);
-    };
-    let is_plain = |(name, value): (&String, &Ipld)| {
-        !matches!(value, Ipld::Null | Ipld::Map(_))
-            && matches!(strategies.of(name), None | Some(Strategy::Register))
-    };
-    if !fields.iter().all(is_plain) {
-        return Ok(None);
-    }
-    let mut edits = Vec::with_capacity(fields.len());
-    for (name, value) in fields {
-        if render_field(state, strategies, name).as_ref() != Some(value) {
-            edits.push(overwrite(state, &[name], Some(value), own)?);
-        }
-    }
-    Ok(Some(edits))
 }

@@ -50,22 +50,28 @@ impl Op {
     /// Encodes it.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut encoder = Encoder::new();
+        let mut encoder = Encoder::with_capacity(self.encoded_len_max());
+        self.encode_to(&mut encoder);
+        encoder.into_vec()
+    }
+
+    /// Writes it.
+    pub fn encode_to(&self, encoder: &mut Encoder) {
         match &self.action {
             Action::Update { edits } if is_short(self.life, edits) => {
                 encoder.array(3).uint(UPDATE_SHORT);
-                self.document.encode_to(&mut encoder);
-                encode_fields(&mut encoder, edits);
+                self.document.encode_to(encoder);
+                encode_fields(encoder, edits);
             }
             Action::Create { nonce, edits } if is_short(self.life, edits) => {
                 encoder.array(4).uint(CREATE_SHORT);
-                self.document.encode_to(&mut encoder);
-                encode_nonce(&mut encoder, nonce.as_ref());
-                encode_fields(&mut encoder, edits);
+                self.document.encode_to(encoder);
+                encode_nonce(encoder, nonce.as_ref());
+                encode_fields(encoder, edits);
             }
             Action::Delete => {
                 encoder.array(3).uint(DELETE);
-                self.document.encode_to(&mut encoder);
+                self.document.encode_to(encoder);
                 encoder.uint(self.life);
             }
             Action::Update { edits } => {
@@ -73,22 +79,21 @@ impl Op {
                 encoder
                     .array(4 + usize::from(!logs.is_empty()))
                     .uint(UPDATE);
-                self.document.encode_to(&mut encoder);
+                self.document.encode_to(encoder);
                 encoder.uint(self.life);
-                encode_edits(&mut encoder, &logs, edits);
+                encode_edits(encoder, &logs, edits);
             }
             Action::Create { nonce, edits } => {
                 let logs = logs(edits);
                 encoder
                     .array(5 + usize::from(!logs.is_empty()))
                     .uint(CREATE);
-                self.document.encode_to(&mut encoder);
-                encode_nonce(&mut encoder, nonce.as_ref());
+                self.document.encode_to(encoder);
+                encode_nonce(encoder, nonce.as_ref());
                 encoder.uint(self.life);
-                encode_edits(&mut encoder, &logs, edits);
+                encode_edits(encoder, &logs, edits);
             }
         }
-        encoder.into_vec()
     }
 
     /// Decodes it, strictly.
