@@ -309,15 +309,24 @@ pub(crate) fn encode_header(
     body: &SealedPart,
     roster: Option<&SealedPart>,
 ) -> std::ops::Range<usize> {
-    encoder.array(if roster.is_some() { 5 } else { 3 });
-    let start = encoder.len();
-    context.encode(encoder);
-    let end = encoder.len();
+    let range = begin_header(encoder, context, roster.is_some());
     body.encode(encoder);
     if let Some(roster) = roster {
         roster.encode(encoder);
     }
-    start..end
+    range
+}
+
+/// Writes a header up to its sealed parts, and returns where in the encoder its seal context lies.
+pub(crate) fn begin_header(
+    encoder: &mut Encoder,
+    context: &ContextParts<'_>,
+    has_roster: bool,
+) -> std::ops::Range<usize> {
+    encoder.array(if has_roster { 5 } else { 3 });
+    let start = encoder.len();
+    context.encode(encoder);
+    start..encoder.len()
 }
 
 pub(crate) fn encode_refs(encoder: &mut Encoder, refs: &[RecordRef]) {

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder};
 use leno_crdt_codec::{LogId, Seq, Stamp};
 
-use crate::header::{ContextParts, decode_refs, encode_header, encode_refs};
+use crate::header::{ContextParts, begin_header, decode_refs, encode_header, encode_refs};
 use crate::{KeyRef, RecordId, RecordRef, SEALED_BYTES_MAX, SealedPart, SignedHead, ThreadId};
 
 /// Most records in a run: a log has a signed head at least this often.
@@ -479,6 +479,7 @@ pub(crate) struct RunBuilder {
     count: usize,
     items: Encoder,
     header: Encoder,
+    body: Vec<u8>,
 }
 
 /// A record to be appended: where it stands and what it was sealed under, then its sealed parts.
@@ -492,7 +493,7 @@ pub(crate) struct NewRecord {
 
 impl RunBuilder {
     pub(crate) fn new(thread: ThreadId, log: LogId, tip: Tip) -> Self {
-        let (items, header) = (Encoder::new(), Encoder::new());
+        let (items, header, body) = (Encoder::new(), Encoder::new(), Vec::new());
         Self {
             thread,
             log,
@@ -501,6 +502,7 @@ impl RunBuilder {
             count: 0,
             items,
             header,
+            body,
         }
     }
 
@@ -513,11 +515,12 @@ impl RunBuilder {
         self.count >= RUN_RECORDS_MAX || (self.count > 0 && bytes > RUN_BYTES_MAX)
     }
 
-    /// Appends a record; `seal` gets the encoded seal context and returns body and roster part.
+    /// Appends a record; `seal` gets the encoded seal context, writes the body behind it, and returns
+    /// the roster part, if the record's key says that there is one.
     pub(crate) fn push(
         &mut self,
         new: &NewRecord,
-        seal: impl FnOnce(&[u8]) -> (Vec<u8>, Option<Vec<u8>>),
+        seal: impl FnOnce(&[u8], &mut Vec<u8>) -> Option<Vec<u8>>,
     ) {
         let context = ContextParts {
             thread: self.thread,
@@ -529,26 +532,34 @@ impl RunBuilder {
             stamp: new.stamp,
             key: &new.key,
         };
+        let has_roster = matches!(new.key, KeyRef::Control { roster: Some(_) });
         self.header.clear();
-        context.encode(&mut self.header);
-        let (body, roster) = seal(self.header.as_slice());
-        self.header.clear();
-        let part = SealedPart::of(&body);
-        let roster_part = roster.as_deref().map(SealedPart::of);
-        encode_header(&mut self.header, &context, &part, roster_part.as_ref());
+        let context = begin_header(&mut self.header, &context, has_roster);
+        self.body.clear();
+        let context = self.header.as_slice().get(context).unwrap_or_default();
+        let roster = seal(context, &mut self.body);
+        assert_eq!(
+            has_roster,
+            roster.is_some(),
+            "a key of a roster part seals one"
+        );
+        SealedPart::of(&self.body).encode(&mut self.header);
+        if let Some(roster) = &roster {
+            SealedPart::of(roster).encode(&mut self.header);
+        }
 
         let delta = new.stamp.0 - self.tip.stamp.0;
         let is_control = new.key.is_control();
         let key_changes = self.tip.key != Some(new.key);
         let has_refs = !new.deps.is_empty() || !new.control.is_empty();
-        let count = match (is_control, roster.is_some()) {
+        let count = match (is_control, has_roster) {
             (true, true) => 6,
             (true, false) => 5,
             (false, _) if key_changes => 5,
             (false, _) if has_refs => 4,
             (false, _) => 2,
         };
-        self.items.array(count).uint(delta).bytes(&body);
+        self.items.array(count).uint(delta).bytes(&self.body);
         if count >= 4 {
             encode_refs(&mut self.items, &new.deps);
             encode_refs(&mut self.items, &new.control);

@@ -290,17 +290,31 @@ impl Sealer {
         secret: &NonceSecret,
         rng: &mut dyn CryptoRng,
     ) -> Vec<u8> {
+        let mut sealed = Vec::new();
+        self.seal_into(&mut sealed, context, plaintext, secret, rng);
+        sealed
+    }
+
+    /// As [`Sealer::seal`], behind what `sealed` holds.
+    pub fn seal_into(
+        &self,
+        sealed: &mut Vec<u8>,
+        context: &[u8],
+        plaintext: &[u8],
+        secret: &NonceSecret,
+        rng: &mut dyn CryptoRng,
+    ) {
         let nonce = Nonce::from(secret.nonce(context, plaintext, rng));
-        let mut sealed = Vec::with_capacity(plaintext.len() + SEAL_BYTES);
+        sealed.reserve(plaintext.len() + SEAL_BYTES);
         sealed.extend_from_slice(&nonce);
+        let start = sealed.len();
         sealed.extend_from_slice(plaintext);
-        let body = InOutBuf::from(sealed.get_mut(NONCE_BYTES..).unwrap_or_default());
+        let body = InOutBuf::from(sealed.get_mut(start..).unwrap_or_default());
         let tag = match &self.cipher {
             Cipher::Aes(cipher) => cipher.encrypt_inout_detached(&nonce, context, body),
             Cipher::ChaCha(cipher) => cipher.encrypt_inout_detached(&nonce, context, body),
         };
         sealed.extend_from_slice(&tag.expect("a body is far shorter than the limit of the AEAD"));
-        sealed
     }
 
     /// Opens a sealed body into `plaintext`, which is overwritten.

@@ -30,10 +30,15 @@ pub(super) struct DataWriter {
 /// Records that are sealed and not yet signed.
 struct Draft {
     run: RunBuilder,
+    domain: u32,
     epoch: EpochId,
     sealer: Sealer,
-    /// [`Thread::admissions`] when the last record was written: while it stays, there is no news.
+    /// When the grant ends that the log writes under.
+    expires: Option<Stamp>,
+    /// [`Thread::admissions`] and the number of keys held when the last record was written: while
+    /// both stay, there is nothing new to refer to, and no other epoch to seal under.
     admissions: u64,
+    keys: usize,
 }
 
 impl DataWriter {
@@ -57,6 +62,20 @@ impl fmt::Debug for DataWriter {
             .field("log", &self.log())
             .finish_non_exhaustive()
     }
+}
+
+/// What became visible since a log's last record: what its next one names.
+#[derive(Default)]
+struct News {
+    deps: Vec<RecordRef>,
+    control: Vec<RecordRef>,
+    /// The control frontier that they make; nothing if they name nothing.
+    frontier: Option<Frontier>,
+}
+
+/// At least how many bytes of a run a record with so much content takes.
+fn room(content: usize) -> usize {
+    content + content / 8 + 64 + SEAL_BYTES
 }
 
 /// Where a record that was written stands.
@@ -129,26 +148,13 @@ impl Thread {
                 bytes: content.len(),
             });
         }
-        let epoch = self.sealing_epoch(domain)?;
-        let stamp = self.next_stamp(now_millis)?;
-        let ended = |log: &super::log::Log| log.expires.is_some_and(|expires| stamp > expires);
-        if self
-            .own_log()
-            .and_then(|log| self.logs.get(&log))
-            .is_some_and(ended)
-            || self.own_seq() >= self.limits.records_per_epoch
-        {
-            // The grant that the log writes under has ended, or its key has sealed all that it may:
-            // each log has a key of its own under an epoch.
-            self.publish(changes);
-            self.writer = None;
+        let mut stamp = self.next_stamp(now_millis)?;
+        let mut news = News::default();
+        if !self.draft_takes(domain, stamp, content.len()) {
+            news = self.prepare_draft(view, domain, content.len(), now_millis, rng, changes)?;
+            // Opening a log gives out stamps, too.
+            stamp = self.next_stamp(now_millis)?;
         }
-        if self.writer.is_none() {
-            self.open_log(view, now_millis, rng, changes)?;
-        }
-        let stamp = self.next_stamp(now_millis)?;
-        self.ready_draft(epoch, content.len(), changes);
-        let refs = self.news_for_draft(view, changes)?;
         let Some(writer) = &mut self.writer else {
             return Err(AppendError::NotWriter);
         };
@@ -156,13 +162,17 @@ impl Thread {
         let Some(draft) = &mut writer.draft else {
             return Err(AppendError::NotWriter);
         };
-        draft.admissions = self.admissions;
 
         self.scratch.clear();
         self.scratch.push(BODY_ENCODING);
         self.scratch.extend_from_slice(content);
         self.padding.pad(&mut self.scratch);
-        let (deps, control, frontier) = refs;
+        let News {
+            deps,
+            control,
+            frontier,
+        } = news;
+        let epoch = draft.epoch;
         let key = KeyRef::Data { domain, epoch };
         let record = NewRecord {
             deps,
@@ -171,8 +181,9 @@ impl Thread {
             key,
         };
         let (sealer, secret, plaintext) = (&draft.sealer, &self.nonce_secret, &self.scratch);
-        draft.run.push(&record, |context| {
-            (sealer.seal(context, plaintext, secret, rng), None)
+        draft.run.push(&record, |context, sealed| {
+            sealer.seal_into(sealed, context, plaintext, secret, rng);
+            None
         });
         let tip = *draft.run.tip();
         self.newest = stamp;
@@ -320,12 +331,12 @@ impl Thread {
         };
         let mut builder = RunBuilder::new(self.id, log, tip);
         let secret = &self.nonce_secret;
-        builder.push(&record, |context| {
-            let frame = frame_sealer.seal(context, &frame, secret, rng);
+        builder.push(&record, |context, sealed| {
+            frame_sealer.seal_into(sealed, context, &frame, secret, rng);
             let seal = |(sealer, plaintext): (Sealer, Vec<u8>)| {
                 sealer.seal(context, &plaintext, secret, rng)
             };
-            (frame, roster.map(seal))
+            roster.map(seal)
         });
         let (items, first, tip) = builder.finish();
         let head = SignedHead::sign(&self.seat.signing, self.id, log, tip.seq, tip.id);
@@ -367,8 +378,7 @@ impl Thread {
 
     /// Tells whether records are written that are not signed yet.
     pub(super) fn has_draft(&self) -> bool {
-        let writer = self.writer.as_ref();
-        writer.is_some_and(|writer| writer.draft.is_some())
+        self.draft().is_some()
     }
 
     /// Gives up the own data log: a copy of this device may have written it. The next write opens
@@ -435,14 +445,66 @@ impl Thread {
         Ok(next.max(Stamp::from_millis(now_millis)))
     }
 
+    fn draft(&self) -> Option<&Draft> {
+        self.writer.as_ref()?.draft.as_ref()
+    }
+
+    /// Tells whether a record of `bytes` only has to be added to the draft, as most have.
+    fn draft_takes(&self, domain: u32, stamp: Stamp, bytes: usize) -> bool {
+        self.draft().is_some_and(|draft| {
+            draft.domain == domain
+                && draft.admissions == self.admissions
+                && draft.keys == self.keys.len()
+                && draft.expires.is_none_or(|expires| stamp <= expires)
+                && draft.run.tip().seq < self.limits.records_per_epoch
+                && !draft.run.is_full(room(bytes))
+        })
+    }
+
+    /// Makes sure that there is a draft for a record of `bytes`, and tells what it has to name.
+    fn prepare_draft(
+        &mut self,
+        view: &dyn View,
+        domain: u32,
+        bytes: usize,
+        now_millis: u64,
+        rng: &mut dyn CryptoRng,
+        changes: &mut Changes,
+    ) -> Result<News, AppendError> {
+        let epoch = self.sealing_epoch(domain)?;
+        let stamp = self.next_stamp(now_millis)?;
+        let ended = |log: &super::log::Log| log.expires.is_some_and(|expires| stamp > expires);
+        if self
+            .own_log()
+            .and_then(|log| self.logs.get(&log))
+            .is_some_and(ended)
+            || self.own_seq() >= self.limits.records_per_epoch
+        {
+            // The grant that the log writes under has ended, or its key has sealed all that it may:
+            // each log has a key of its own under an epoch.
+            self.publish(changes);
+            self.writer = None;
+        }
+        if self.writer.is_none() {
+            self.open_log(view, now_millis, rng, changes)?;
+        }
+        self.ready_draft(epoch, bytes, changes);
+        let news = self.news_for_draft(view, changes)?;
+        let expires = self.own_log().and_then(|log| self.logs.get(&log)?.expires);
+        let (admissions, keys) = (self.admissions, self.keys.len());
+        if let Some(draft) = self.writer.as_mut().and_then(|it| it.draft.as_mut()) {
+            draft.domain = domain;
+            draft.expires = expires;
+            draft.admissions = admissions;
+            draft.keys = keys;
+        }
+        Ok(news)
+    }
+
     /// Makes sure that there is a draft under `epoch` with room for `bytes`.
     fn ready_draft(&mut self, epoch: EpochId, bytes: usize, changes: &mut Changes) {
-        let next = bytes + bytes / 8 + 64 + SEAL_BYTES;
-        let drafted = self
-            .writer
-            .as_ref()
-            .and_then(|writer| writer.draft.as_ref());
-        if drafted.is_some_and(|draft| draft.run.is_full(next)) {
+        let is_full = |draft: &Draft| draft.run.is_full(room(bytes));
+        if self.draft().is_some_and(is_full) {
             self.publish(changes);
         }
         let Some(log) = self.own_log() else { return };
@@ -466,38 +528,28 @@ impl Thread {
                 let run = RunBuilder::new(id, log, tip);
                 writer.draft = Some(Draft {
                     run,
+                    domain: 0,
                     epoch,
                     sealer,
+                    expires: None,
                     admissions: u64::MAX,
+                    keys: 0,
                 });
             }
         }
     }
 
     fn sealer_for_draft(&mut self, log: LogId, epoch: EpochId) -> Option<Sealer> {
-        let drafted = self
-            .writer
-            .as_ref()
-            .and_then(|writer| writer.draft.as_ref());
-        // A draft under this epoch keeps its sealer; cloning it per record would cost more than
-        // sealing.
-        if drafted.is_some_and(|draft| draft.epoch == epoch) {
+        // A draft under this epoch keeps its sealer: cloning it would cost more than sealing.
+        if self.draft().is_some_and(|draft| draft.epoch == epoch) {
             return None;
         }
         self.sealer(log, Some(epoch)).cloned()
     }
 
     /// What became visible since the last record of the own data log.
-    #[expect(
-        clippy::type_complexity,
-        reason = "deps, control and the frontier that they make"
-    )]
-    fn news_for_draft(
-        &self,
-        view: &dyn View,
-        changes: &Changes,
-    ) -> Result<(Vec<RecordRef>, Vec<RecordRef>, Option<Frontier>), StoreError> {
-        let nothing = Ok((Vec::new(), Vec::new(), None));
+    fn news_for_draft(&self, view: &dyn View, changes: &Changes) -> Result<News, StoreError> {
+        let nothing = Ok(News::default());
         let Some(writer) = &self.writer else {
             return nothing;
         };
@@ -527,7 +579,11 @@ impl Thread {
             }
         }
         let frontier = (!deps.is_empty() || !control.is_empty()).then_some(frontier);
-        Ok((deps, control, frontier))
+        Ok(News {
+            deps,
+            control,
+            frontier,
+        })
     }
 
     /// Control records that became visible beyond `known`, none that another one has in its past,
