@@ -18,6 +18,10 @@ pub const RUN_RECORDS_MAX: usize = 1024;
 /// Longest run, in bytes.
 pub const RUN_BYTES_MAX: usize = 1 << 20;
 
+/// Longest run that is written here, but for one of a single long record: a row fits one page of a
+/// store with pages of up to 64 KiB, such as redb's, with the tip, the signature and the key.
+const WRITTEN_BYTES_MAX: usize = (64 << 10) - 64 - 256;
+
 /// Where a log stands: its last record, as far as the next one is coded against it.
 ///
 /// Before the first record it describes what opened the log: seq 0, the opening's id and stamp.
@@ -512,7 +516,7 @@ impl RunBuilder {
 
     pub(crate) fn is_full(&self, next: usize) -> bool {
         let bytes = self.items.len() + next + 16;
-        self.count >= RUN_RECORDS_MAX || (self.count > 0 && bytes > RUN_BYTES_MAX)
+        self.count >= RUN_RECORDS_MAX || (self.count > 0 && bytes > WRITTEN_BYTES_MAX)
     }
 
     /// Appends a record; `seal` gets the encoded seal context, writes the body behind it, and returns
