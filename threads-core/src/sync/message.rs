@@ -182,10 +182,12 @@ pub enum Message<'a> {
         /// The log.
         log: LogId,
     },
-    /// 12: nothing more is to come in answer to the vector.
+    /// 12: nothing more is to come in answer to the vectors that came until now.
     UpToDate {
         /// The thread.
         thread: u32,
+        /// How many vectors of this thread came in this session: the last of them is answered.
+        vectors: u64,
     },
     /// 13: the sender's seat may read under these epochs and no wrap gave it their keys: wrap them
     /// anew.
@@ -315,9 +317,9 @@ impl<'a> Message<'a> {
                 begin(3, 11);
                 encoder.uint((*thread).into()).bytes(&log.0);
             }
-            Self::UpToDate { thread } => {
-                begin(2, 12);
-                encoder.uint((*thread).into());
+            Self::UpToDate { thread, vectors } => {
+                begin(3, 12);
+                encoder.uint((*thread).into()).uint(*vectors);
             }
             Self::NeedKeys { thread, epochs } => {
                 begin(3, 13);
@@ -344,8 +346,8 @@ impl<'a> Message<'a> {
         let count = decoder.array()?;
         let kind = decoder.uint()?;
         let length = match kind {
-            1 | 12 => 2,
-            0 | 4 | 6 | 7 | 10 | 11 | 13 => 3,
+            1 => 2,
+            0 | 4 | 6 | 7 | 10..=13 => 3,
             2 | 9 => 4,
             3 | 5 | 8 => 5,
             _ => return Err(out_of_bounds("the kind of a message").into()),
@@ -482,7 +484,10 @@ fn decode_body<'a>(decoder: &mut Decoder<'a>, kind: u64) -> Result<Message<'a>, 
             }
             Message::NeedKeys { thread, epochs }
         }
-        _ => Message::UpToDate { thread },
+        _ => Message::UpToDate {
+            thread,
+            vectors: decoder.uint()?,
+        },
     })
 }
 

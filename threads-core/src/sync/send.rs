@@ -29,7 +29,7 @@ pub(super) fn next_message_while_joining(session: &mut Session, id: ThreadId) ->
     if matched.have_sent {
         return None;
     }
-    matched.have_sent = true;
+    matched.count_have();
     // Nothing is here, so this is all there is to say to anybody.
     matched.is_open = true;
     Some(
@@ -94,7 +94,7 @@ fn next_in(
         ));
     }
     if !matched.have_sent {
-        matched.have_sent = true;
+        matched.count_have();
         matched.is_open = true;
         let logs = thread
             .logs()
@@ -127,7 +127,7 @@ fn next_in(
         let thread = number;
         return Ok(Some(Message::Question { thread, log, from }.encode()));
     }
-    if !matched.have_received {
+    if matched.haves_in == 0 {
         return Ok(None);
     }
     if !matched.subscribed {
@@ -209,10 +209,17 @@ fn next_in(
     }
     if !matched.up_to_date_sent {
         matched.up_to_date_sent = true;
-        return Ok(Some(Message::UpToDate { thread: number }.encode()));
+        let vectors = matched.haves_in;
+        return Ok(Some(
+            Message::UpToDate {
+                thread: number,
+                vectors,
+            }
+            .encode(),
+        ));
     }
     // The other side told all it has, and a key is still missing, or what came was junk.
-    if matched.up_to_date_received && !matched.keys_asked {
+    if matched.is_answered() && !matched.keys_asked {
         matched.keys_asked = true;
         let mut epochs = thread.missing_keys();
         epochs.truncate(EPOCHS_MAX);
@@ -237,7 +244,7 @@ fn next_to_stranger(matched: &mut Matched, thread: &Thread) -> Option<Vec<u8>> {
     if matched.have_sent || matched.seat.is_none() {
         return None;
     }
-    matched.have_sent = true;
+    matched.count_have();
     matched.is_open = false;
     Some(
         Message::Have {

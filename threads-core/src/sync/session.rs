@@ -46,8 +46,14 @@ pub(super) struct Matched {
     pub(super) number: u32,
     /// The seat that the other side proved.
     pub(super) seat: Option<SeatId>,
+    /// Whether the other side was sent a vector, and none has to be sent anew.
     pub(super) have_sent: bool,
-    pub(super) have_received: bool,
+    /// How many vectors the other side was sent, and how many of them it answered: the last one by
+    /// which it had nothing more.
+    pub(super) haves_out: u64,
+    pub(super) haves_answered: u64,
+    /// How many vectors came from the other side.
+    pub(super) haves_in: u64,
     pub(super) subscribed: bool,
     /// Whether the last vector said what is here: to a seat that holds no role it says nothing.
     pub(super) is_open: bool,
@@ -81,7 +87,6 @@ pub(super) struct Matched {
     pub(super) genesis_sent: bool,
     pub(super) totals_sent: bool,
     pub(super) up_to_date_sent: bool,
-    pub(super) up_to_date_received: bool,
     /// Logs whose ranges from this peer were refused.
     pub(super) refused: BTreeSet<LogId>,
     /// Those that this session refused because earlier ones had to.
@@ -211,14 +216,25 @@ impl Matched {
     pub(super) fn refresh(&mut self) {
         self.have_sent = false;
         self.up_to_date_sent = false;
-        self.up_to_date_received = false;
         self.totals_sent = false;
         self.keys_asked = false;
     }
 
+    /// Notes that the other side is sent a vector.
+    pub(super) fn count_have(&mut self) {
+        self.have_sent = true;
+        self.haves_out = self.haves_out.saturating_add(1);
+    }
+
+    /// Tells whether the other side has nothing more than what the newest vector says. An answer to an
+    /// earlier one may be under way for long, while there is news that it does not know of.
+    pub(super) fn is_answered(&self) -> bool {
+        self.have_sent && self.haves_answered == self.haves_out
+    }
+
     /// Tells whether each side said that it has nothing more for the other.
     pub(super) fn is_level(&self) -> bool {
-        let is_done = self.up_to_date_sent && self.up_to_date_received;
+        let is_done = self.up_to_date_sent && self.is_answered();
         is_done && self.expected == 0 && self.full.is_empty()
     }
 

@@ -130,10 +130,14 @@ impl Step<'_, '_> {
                 }
                 Ok(())
             }
-            Message::UpToDate { thread } => {
+            Message::UpToDate { thread, vectors } => {
                 let id = self.thread_id(thread)?;
                 let matched = self.matched(id)?;
-                matched.up_to_date_received = true;
+                if vectors > matched.haves_out {
+                    let what = "an answer to a vector that was not sent";
+                    return Err(SyncError::OutOfTurn { peer, what });
+                }
+                matched.haves_answered = vectors.max(matched.haves_answered);
                 matched.expected = 0;
                 self.wake(id);
                 Ok(())
@@ -228,7 +232,7 @@ impl Step<'_, '_> {
         };
         matched.to_ask.extend(differing);
         matched.wraps_level = wraps_level;
-        matched.have_received = true;
+        matched.haves_in = matched.haves_in.saturating_add(1);
         matched.subscribed = subscribe;
         matched.theirs = logs.iter().map(|it| (it.log, it.seq)).collect();
         matched.unwanted.clear();

@@ -96,7 +96,7 @@ enum Lie {
     Ack(Vec<(u32, u64)>),
     Question(u8, u64),
     Refused(u8),
-    UpToDate,
+    UpToDate(u64),
     NeedKeys(u8),
     Wrap(u8, u8),
     Branch(u8),
@@ -116,7 +116,7 @@ fn lie() -> impl Strategy<Value = Lie> {
         prop::collection::vec((0..5u32, number()), 0..5).prop_map(Lie::Ack),
         (log_id(), number()).prop_map(|(log, from)| Lie::Question(log, from)),
         log_id().prop_map(Lie::Refused),
-        Just(Lie::UpToDate),
+        number().prop_map(Lie::UpToDate),
         any::<u8>().prop_map(Lie::NeedKeys),
         (any::<u8>(), any::<u8>()).prop_map(|(seat, byte)| Lie::Wrap(seat, byte)),
         log_id().prop_map(Lie::Branch),
@@ -183,7 +183,10 @@ impl Lie {
                 thread,
                 log: log(*at),
             },
-            Self::UpToDate => Message::UpToDate { thread },
+            Self::UpToDate(vectors) => Message::UpToDate {
+                thread,
+                vectors: *vectors,
+            },
             Self::NeedKeys(byte) => Message::NeedKeys {
                 thread,
                 epochs: vec![EpochId([*byte; 32])],
@@ -297,7 +300,7 @@ fn malformed_messages_have_typed_errors() {
         DecodeError::Forbidden { .. }
     ));
     assert!(matches!(
-        refused(&[0x82, 12, 0, 0]),
+        refused(&[0x83, 12, 0, 0, 0]),
         DecodeError::Trailing { .. }
     ));
     assert!(matches!(
@@ -351,7 +354,11 @@ fn out_of_turn() {
     assert!(alice.receive(bob.key, &early).is_err());
     alice.receive(bob.key, &hello).unwrap();
     assert!(alice.receive(bob.key, &hello).is_err());
-    let foreign = Message::UpToDate { thread: 3 }.encode();
+    let foreign = Message::UpToDate {
+        thread: 3,
+        vectors: 0,
+    }
+    .encode();
     assert!(alice.receive(bob.key, &foreign).is_err());
     for error in &alice.errors {
         assert!(

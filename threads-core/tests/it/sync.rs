@@ -1,7 +1,7 @@
 //! Two peers and a blind replicator.
 
 use leno_threads_core::Role;
-use leno_threads_core::sync::{HaveLog, LogName, Message};
+use leno_threads_core::sync::{HaveLog, Level, LogName, Message, SyncError};
 
 use crate::util::{Peer, connect, level, new_seat, sync, talk, talk_through};
 
@@ -332,4 +332,59 @@ fn refresh_in_mid_flight_sends_nothing_twice() {
     assert_eq!(bob.reads(id), alice.reads(id));
     assert!(bytes < 3_200 * 1_150 + 10_000, "{bytes}");
     assert!(bob.errors.is_empty() && alice.errors.is_empty());
+}
+
+/// ```text
+/// bob                        alice
+///  | vector 2 ------------->  |  has nothing more: answers it
+///  | vector 3 -- (slow) -->   |  writes
+///  |  <---- the answer to 2   |
+///  not level: what Alice wrote is still to come
+/// ```
+#[test]
+fn late_answer_makes_nobody_level() {
+    let (mut alice, mut bob) = (Peer::new(1), Peer::new(2));
+    let id = alice.create();
+    alice.seat(&mut bob, id, Role::Reader);
+    connect(&mut alice, &mut bob);
+    talk(&mut alice, &mut bob);
+    let is_level = |bob: &Peer, alice: &Peer| bob.replica.level(&alice.key, &id) == Level::Level;
+    assert!(is_level(&bob, &alice));
+
+    bob.replica.refresh(&alice.key);
+    let second = bob.poll(alice.key).unwrap();
+    alice.receive(bob.key, &second).unwrap();
+    let late = alice.poll(bob.key).unwrap();
+    assert!(matches!(
+        Message::decode(&late).unwrap(),
+        Message::UpToDate { vectors: 2, .. }
+    ));
+    alice.write(id, "news");
+    bob.replica.refresh(&alice.key);
+    let mut under_way: Vec<_> = std::iter::from_fn(|| bob.poll(alice.key)).collect();
+    // Even before the third vector is sent the second one's answer is of no use any more.
+    bob.receive(alice.key, &late).unwrap();
+    under_way.extend(std::iter::from_fn(|| bob.poll(alice.key)));
+    assert!(!is_level(&bob, &alice), "Alice has more, and Bob asked");
+    for message in under_way {
+        alice.receive(bob.key, &message).unwrap();
+    }
+    talk(&mut alice, &mut bob);
+    assert!(is_level(&bob, &alice));
+    assert_eq!(bob.reads(id), alice.reads(id));
+    assert!(bob.errors.is_empty() && alice.errors.is_empty());
+}
+
+#[test]
+fn answer_to_a_vector_that_was_not_sent_ends_the_session() {
+    let (mut alice, mut bob) = (Peer::new(1), Peer::new(2));
+    let id = alice.create();
+    alice.seat(&mut bob, id, Role::Reader);
+    sync(&mut alice, &mut bob);
+    let answer = |vectors| Message::UpToDate { thread: 0, vectors }.encode();
+    alice.receive(bob.key, &answer(1)).unwrap();
+    assert!(alice.receive(bob.key, &answer(2)).is_err());
+    let error = alice.errors.pop().unwrap();
+    assert!(error.ends_session());
+    assert!(matches!(error, SyncError::OutOfTurn { .. }), "{error}");
 }

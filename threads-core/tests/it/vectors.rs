@@ -551,7 +551,13 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
             },
         ),
         ("11 refused", Message::Refused { thread: 0, log }),
-        ("12 up to date", Message::UpToDate { thread: 0 }),
+        (
+            "12 up to date",
+            Message::UpToDate {
+                thread: 0,
+                vectors: 3,
+            },
+        ),
         (
             "13 need keys",
             Message::NeedKeys {
@@ -846,7 +852,7 @@ fn refused() -> Vec<Value> {
     };
     for (name, bytes) in [
         ("message: unknown kind", vec![0x82, 0x18, 99, 0]),
-        ("message: wrong length", vec![0x83, 12, 0, 0]),
+        ("message: wrong length", vec![0x82, 12, 0]),
         ("message: not a list", vec![0xa0]),
         (
             "message: hello of version 2",
@@ -895,10 +901,10 @@ fn refused() -> Vec<Value> {
             "message: claims 2^63 tags",
             vec![0x82, 1, 0x9b, 0x80, 0, 0, 0, 0, 0, 0, 0],
         ),
-        ("message: trailing byte", vec![0x82, 12, 0, 0]),
+        ("message: trailing byte", vec![0x83, 12, 0, 0, 0]),
         (
             "message: thread beyond 32 bits",
-            vec![0x82, 12, 0x1b, 0, 0, 0, 1, 0, 0, 0, 0],
+            vec![0x83, 12, 0x1b, 0, 0, 0, 1, 0, 0, 0, 0, 0],
         ),
     ] {
         cases.refuse(name, "message", &bytes, nothing());

@@ -179,7 +179,7 @@ fn wraps_made_anew_are_bounded() {
         let mut is_asked = false;
         talk_through(&mut bob, &mut alice, |bytes| {
             match Message::decode(&bytes) {
-                Ok(Message::UpToDate { thread }) if !is_asked => {
+                Ok(Message::UpToDate { thread, .. }) if !is_asked => {
                     is_asked = true;
                     let epochs = epochs.clone();
                     Some(Message::NeedKeys { thread, epochs }.encode())
