@@ -2,11 +2,13 @@
 //!
 //! A step takes all inputs that are there at once, up to a limit, so that writes which come together
 //! share one signature and one commit. Nothing is told to anybody, and nothing is sent, before the
-//! commit of its step is durable. A commit that does not succeed ends the driver: what is in memory
+//! commit of its step is durable. Rows that only note what peers keep may wait for the next commit,
+//! see `held.rs`. A commit that does not succeed ends the driver: what is in memory
 //! is thrown away, and opening the peer again finds the last good state. So does a store that fails
 //! to read while something is written or taken in.
 
 mod dial;
+mod held;
 mod link;
 mod report;
 
@@ -32,6 +34,7 @@ use crate::event::Event;
 use crate::watch::{Told, Watches};
 use crate::work::{Core, Work};
 use dial::{Dialled, Dials};
+use held::Held;
 use link::Links;
 use report::Waiter;
 
@@ -97,6 +100,7 @@ pub struct Driver {
     watches: Watches,
     links: Links,
     dials: Dials,
+    held: Held,
     tasks: FuturesUnordered<Boxed<Done>>,
     waiters: Vec<Waiter>,
     traffic: Traffic,
@@ -153,6 +157,7 @@ impl Driver {
             watches: Watches::default(),
             links: Links::default(),
             dials: Dials::default(),
+            held: Held::default(),
             tasks: FuturesUnordered::new(),
             waiters: Vec::new(),
             traffic: Traffic::default(),
@@ -248,6 +253,7 @@ impl Driver {
     /// Runs inputs as one step and commits it. Tells whether the driver is to end.
     async fn step(&mut self, inputs: &mut Vec<Input>) -> Result<Option<Close>, Error> {
         let mut changes = Changes::new();
+        changes.batch = self.held.take();
         let mut after = After::default();
         let handled = {
             let store = self.store.clone();
@@ -255,6 +261,7 @@ impl Driver {
             self.handle_all(inputs, &*view, &mut changes, &mut after)
         };
         let flushed = handled.map_err(|error| self.fail(error))?;
+        changes.batch = self.held.pass(changes.batch, self.clock.now_millis());
         let (dials, close) = (std::mem::take(&mut after.dials), after.close.take());
         self.commit(changes, flushed, after).await?;
         if let Some(transport) = &self.transport {
@@ -439,9 +446,10 @@ impl Driver {
         Ok(())
     }
 
-    /// Writes all dirty documents, so that the next start replays nothing.
+    /// Writes what waits and all dirty documents, so that the next start replays nothing.
     async fn flush(&mut self) -> Result<(), Error> {
         let mut changes = Changes::new();
+        changes.batch = self.held.take();
         let mut flushed = Vec::new();
         for (id, documents) in &mut self.core.documents {
             flushed.push((*id, documents.flush(&mut changes.batch)));
@@ -505,10 +513,8 @@ impl Driver {
     fn wake_millis(&self) -> Option<u64> {
         let redial = self.dials.wake_millis().filter(|_| !self.core.paused);
         let waiter = self.waiters.iter().map(|waiter| waiter.until_millis).min();
-        [redial, waiter, self.core.replica.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        let (held, timeout) = (self.held.wake_millis(), self.core.replica.poll_timeout());
+        [redial, waiter, held, timeout].into_iter().flatten().min()
     }
 
     /// Answers who waits to be level.

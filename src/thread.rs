@@ -1,6 +1,7 @@
 //! The handle of a thread.
 
 use leno_identity::Did;
+use leno_threads_core::store::Overlay;
 use leno_threads_core::thread::{AppendError, LogStatus, Quarantine};
 use leno_threads_core::{
     FrameOp, GrantOp, RecordRef, Role, RosterOp, Scope, SeatId, THREAD_DOMAIN, ThreadId,
@@ -255,13 +256,15 @@ impl Thread {
                 let logs: Vec<_> = thread.logs().collect();
                 let name = thread.roster().name().map(str::to_owned);
                 let role = thread.governance().role(thread.seat().id());
-                let quarantined = thread.quarantined(work.view)?.len() as u64;
+                // What peers keep may be noted and not committed yet.
+                let view = Overlay::new(work.view, &work.changes.batch);
+                let quarantined = thread.quarantined(&view)?.len() as u64;
                 Ok(ThreadStatus {
                     name,
                     role,
                     stored: logs.iter().map(|log| log.tip.seq).sum(),
                     admitted: logs.iter().map(|log| log.admitted).sum(),
-                    outbox: work.core.replica.outbox(work.view, &id)?,
+                    outbox: work.core.replica.outbox(&view, &id)?,
                     quarantined,
                     waiting: logs
                         .into_iter()

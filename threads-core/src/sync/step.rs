@@ -15,7 +15,7 @@ use super::replica::{Replica, ReplicaSink, outbox_key};
 use super::session::{Matched, Session};
 use super::slot::Slot;
 use crate::fork::Branch;
-use crate::store::{Overlay, Table, View};
+use crate::store::{Overlay, StoreError, Table, View};
 use crate::thread::{
     Changes, Opened, Parked, ReceiveError, TakeWrapError, Thread, ThreadEvent, tag_of,
 };
@@ -223,6 +223,14 @@ impl Step<'_, '_> {
             && knows_peer
         {
             differing = session.differing(thread, logs);
+            // Whoever knows the hash has the record: it is kept, although its acknowledgement, or the
+            // row that noted it, was lost.
+            let same = logs.iter().map(|it| (it.log, it.seq)).filter(|it| {
+                let here = thread.log(&it.0).is_some_and(|log| log.tip.seq == it.1);
+                here && !differing.contains(it)
+            });
+            let same: Vec<_> = same.collect();
+            note_kept(self.view, self.changes, thread, &same)?;
         }
         let matched = self.matched(id)?;
         matched.unjudged = if knows_peer {
@@ -543,24 +551,8 @@ impl Step<'_, '_> {
             *acked = seq.max(*acked);
             kept.push((log, seq));
         }
-        let Some(thread) = self.replica.thread(&id) else {
-            return Ok(());
-        };
-        for (log, seq) in kept {
-            let Some(tip) = thread.log(&log).map(|log| log.tip.seq) else {
-                continue;
-            };
-            if thread.own_log() == Some(log) && seq <= tip {
-                let key = outbox_key(thread, &log);
-                let overlay = Overlay::new(self.view, &self.changes.batch);
-                let known = overlay.get(Table::Outbox, &key)?;
-                let known = known.and_then(|row| row.first_chunk().copied());
-                if known.is_none_or(|known| Seq::from_be_bytes(known) < seq) {
-                    self.changes
-                        .batch
-                        .put(Table::Outbox, key, seq.to_be_bytes().to_vec());
-                }
-            }
+        if let Some(thread) = self.replica.thread(&id) {
+            note_kept(self.view, self.changes, thread, &kept)?;
         }
         Ok(())
     }
@@ -677,4 +669,27 @@ impl Step<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// Notes which records of the own log somebody else keeps.
+fn note_kept(
+    view: &dyn View,
+    changes: &mut Changes,
+    thread: &Thread,
+    kept: &[(LogId, Seq)],
+) -> Result<(), StoreError> {
+    for (log, seq) in kept {
+        if thread.own_log() != Some(*log) {
+            continue;
+        }
+        let key = outbox_key(thread, log);
+        let known = Overlay::new(view, &changes.batch).get(Table::Outbox, &key)?;
+        let known = known.and_then(|row| row.first_chunk().copied());
+        if known.is_none_or(|known| Seq::from_be_bytes(known) < *seq) {
+            changes
+                .batch
+                .put(Table::Outbox, key, seq.to_be_bytes().to_vec());
+        }
+    }
+    Ok(())
 }
