@@ -53,11 +53,18 @@ impl SignedHead {
     ///
     /// [`HeadError`].
     pub fn verify(self) -> Result<VerifiedHead, HeadError> {
+        self.verify_by(VerifyingKey::from_bytes(&self.log.0).ok().as_ref())
+    }
+
+    /// As [`SignedHead::verify`], with the log's key made ready before, which takes a quarter of the
+    /// time of a check; none if the log's id is no key.
+    pub(crate) fn verify_by(self, key: Option<&VerifyingKey>) -> Result<VerifiedHead, HeadError> {
         let error = HeadError {
             log: self.log,
             seq: self.seq,
         };
-        let key = VerifyingKey::from_bytes(&self.log.0).map_err(|_| error)?;
+        let key = key.filter(|key| *key.as_bytes() == self.log.0);
+        let key = key.ok_or(error)?;
         let parts: [&[u8]; 4] = [
             &self.thread.0,
             &self.log.0,

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder};
 use leno_crdt_codec::{LogId, Seq, Stamp};
+use leno_identity::VerifyingKey;
 
 use crate::header::{ContextParts, begin_header, decode_refs, encode_header, encode_refs};
 use crate::{KeyRef, RecordId, RecordRef, SEALED_BYTES_MAX, SealedPart, SignedHead, ThreadId};
@@ -207,10 +208,22 @@ impl<'a> Run<'a> {
         log: LogId,
         tip: &Tip,
     ) -> Result<VerifiedRun<'a>, VerifyError> {
+        let key = VerifyingKey::from_bytes(&log.0).ok();
+        self.verify_by(thread, log, tip, key.as_ref())
+    }
+
+    /// As [`Run::verify`], with the log's key made ready before; none if the log's id is no key.
+    pub(crate) fn verify_by(
+        self,
+        thread: ThreadId,
+        log: LogId,
+        tip: &Tip,
+        key: Option<&VerifyingKey>,
+    ) -> Result<VerifiedRun<'a>, VerifyError> {
         let run = self.derive(thread, log, tip)?;
         let seq = run.tip.seq;
         run.head
-            .verify()
+            .verify_by(key)
             .map_err(|_| VerifyError::NotSigned { log, seq })?;
         Ok(run)
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder};
 use leno_crdt_codec::{LogId, Seq, Stamp};
+use leno_identity::VerifyingKey;
 
 use crate::frontier::Frontier;
 use crate::{RecordId, RecordRef, SignedHead, ThreadId, Tip};
@@ -90,6 +91,8 @@ pub(super) struct Log {
     pub(super) gap: Option<Seq>,
     /// Bytes of the rows that are not admitted yet, and the last admitted record when that was right.
     pub(super) waiting: Option<(Seq, u64)>,
+    /// The log's key, made ready when the first run of it came.
+    pub(super) key: Option<Box<VerifyingKey>>,
     /// Rows that were stored since the log was packed, as far as this run of the program knows.
     pub(super) loose: u32,
     /// Ends of the newest runs.
@@ -116,6 +119,7 @@ impl Log {
             seen: Frontier::new(),
             gap: None,
             waiting: None,
+            key: None,
             loose: 0,
             recent: VecDeque::new(),
             expires: None,
@@ -283,6 +287,7 @@ impl Log {
             seen,
             gap,
             waiting: None,
+            key: None,
             loose: 0,
             recent: VecDeque::new(),
             expires: None,

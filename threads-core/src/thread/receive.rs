@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use leno_crdt_codec::cbor::{Decoder, Encoder};
 use leno_crdt_codec::{LogId, Seq};
+use leno_identity::VerifyingKey;
 
 use super::admit::Admission;
 use super::log::{Log, Origin};
@@ -134,8 +135,11 @@ impl Thread {
             return Err(ReceiveError::NotPublished { log });
         }
         let refused = |source| ReceiveError::Refused { log, first, source };
+        let made_ready = || VerifyingKey::from_bytes(&log.0).ok().map(Box::new);
+        let key = entry.key.clone().or_else(made_ready);
+        let by = key.as_deref();
         let (run, origin) = if known == 0 {
-            let (run, origin) = self.verify_first(log, entry, run).map_err(refused)?;
+            let (run, origin) = self.verify_first(log, entry, run, by).map_err(refused)?;
             (run, Some(origin))
         } else {
             let base = if first == known + 1 {
@@ -144,7 +148,10 @@ impl Thread {
                 let overlay = Overlay::new(view, &admission.changes.batch);
                 self.tip_before(&overlay, log, entry, first)?
             };
-            (run.verify(self.id, log, &base).map_err(refused)?, None)
+            (
+                run.verify_by(self.id, log, &base, by).map_err(refused)?,
+                None,
+            )
         };
         self.check_branch(&mut admission, log, &run)?;
         // Only what is news is kept, so that rows never overlap however their writer grouped them.
@@ -158,6 +165,7 @@ impl Thread {
         if let Some(mut entry) = self.logs.remove(&log) {
             entry.waiting = Some((entry.admitted, waiting + items.len() as u64));
             entry.advance(*run.head(), *run.tip());
+            entry.key = key;
             let result = self.admit_run(&mut admission, log, &mut entry, &run);
             self.logs.insert(log, entry);
             admitted += result?;
@@ -277,10 +285,12 @@ impl Thread {
         log: LogId,
         entry: &Log,
         run: Run<'a>,
+        key: Option<&VerifyingKey>,
     ) -> Result<(VerifiedRun<'a>, Origin), VerifyError> {
         let mut outcome = None;
         for origin in entry.origins() {
-            let verified = run.verify(self.id, log, &origin.tip).and_then(|run| {
+            let verified = run.verify_by(self.id, log, &origin.tip, key);
+            let verified = verified.and_then(|run| {
                 let of_kind = |run: &VerifiedRun<'_>| {
                     let key = run.tip().key;
                     key.is_some_and(|key| key.is_control() == origin.is_control)
