@@ -13,14 +13,16 @@ mod link;
 mod report;
 
 use std::collections::BTreeSet;
+use std::future::poll_fn;
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 
 use futures_channel::{mpsc, oneshot};
 use futures_util::future::{Fuse, FusedFuture, FutureExt};
 use futures_util::select_biased;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use leno_threads_core::ThreadId;
-use leno_threads_core::store::{Store, StoreError, View};
+use leno_threads_core::store::{Batch, Store, StoreError, View};
 use leno_threads_core::sync::{Level, PeerKey};
 use leno_threads_core::thread::{Changes, ThreadEvent};
 use leno_threads_db::Flushed;
@@ -48,6 +50,9 @@ const COMMANDS_MAX: usize = 1024;
 
 /// Most network events that share a commit: fewer, because each may carry a megabyte.
 const NET_EVENTS_MAX: usize = 16;
+
+/// Most messages to one peer in a step: what comes in is waiting too.
+const SENDS_MAX: u32 = 4;
 
 /// What to do after a commit: tell the caller.
 pub(crate) type Finish = Box<dyn FnOnce(Result<(), Error>) + Send>;
@@ -199,7 +204,6 @@ impl Driver {
                 self.flush().await?;
                 return Ok(close);
             }
-            self.send_all()?;
             self.answer_waiters();
             let mut timer = sleep(&self.clock, self.wake_millis());
             select_biased! {
@@ -261,9 +265,20 @@ impl Driver {
             self.handle_all(inputs, &*view, &mut changes, &mut after)
         };
         let flushed = handled.map_err(|error| self.fail(error))?;
-        changes.batch = self.held.pass(changes.batch, self.clock.now_millis());
+        let batch = std::mem::take(&mut changes.batch);
+        let batch = self.held.pass(batch, self.clock.now_millis());
         let (dials, close) = (std::mem::take(&mut after.dials), after.close.take());
-        self.commit(changes, flushed, after).await?;
+        self.commit(batch, &mut after.finishes).await?;
+        // Who waits longest for others comes first: a watcher, who may wait for a write of another
+        // peer, then the peers for a write of here, then the callers.
+        self.tell_watchers(flushed);
+        let sent = self.send_all();
+        if matches!(sent, Ok(true)) && !after.finishes.is_empty() {
+            // The connection's task writes before callers are woken, which takes as long.
+            yield_once().await;
+        }
+        self.tell_callers(changes, after);
+        sent?;
         if let Some(transport) = &self.transport {
             for peer in std::mem::take(&mut self.links.unwanted) {
                 transport.hang_up(PeerId(peer.0)).await;
@@ -393,31 +408,27 @@ impl Driver {
         Ok(flushed)
     }
 
-    async fn commit(
-        &mut self,
-        changes: Changes,
-        flushed: Vec<(ThreadId, Flushed)>,
-        after: After,
-    ) -> Result<(), Error> {
-        let committed = if changes.batch.is_empty() {
-            Ok(())
-        } else {
-            self.store.commit(changes.batch).await
-        };
-        if let Err(error) = committed {
-            let reason = self.fail(error.clone());
-            for finish in after.finishes {
-                finish(Err(Error::Store(error.clone())));
-            }
-            return Err(reason);
+    /// Commits a batch. If that fails, the callers of the step are told.
+    async fn commit(&mut self, batch: Batch, finishes: &mut Vec<Finish>) -> Result<(), Error> {
+        if batch.is_empty() {
+            return Ok(());
         }
+        let Err(error) = self.store.commit(batch).await else {
+            return Ok(());
+        };
+        let reason = self.fail(error.clone());
+        for finish in finishes.drain(..) {
+            finish(Err(Error::Store(error.clone())));
+        }
+        Err(reason)
+    }
+
+    /// Tells watchers what changed, which is durable now.
+    fn tell_watchers(&mut self, flushed: Vec<(ThreadId, Flushed)>) {
         for (id, flushed) in flushed {
             if let Some(documents) = self.core.documents.get_mut(&id) {
                 documents.settle(flushed);
             }
-        }
-        for finish in after.finishes {
-            finish(Ok(()));
         }
         for (id, documents) in &mut self.core.documents {
             for event in documents.take_events() {
@@ -433,6 +444,13 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Answers callers, whose step is durable, and tells subscribers what happened in it.
+    fn tell_callers(&mut self, changes: Changes, after: After) {
+        for finish in after.finishes {
+            finish(Ok(()));
+        }
         let events = changes.events.into_iter();
         for event in events.filter_map(|(thread, event)| event_of(thread, event)) {
             self.core.subscribers.tell(&event);
@@ -443,51 +461,59 @@ impl Driver {
         if self.core.subscribers.is_empty() {
             self.core.told.clear();
         }
-        Ok(())
     }
 
     /// Writes what waits and all dirty documents, so that the next start replays nothing.
     async fn flush(&mut self) -> Result<(), Error> {
-        let mut changes = Changes::new();
-        changes.batch = self.held.take();
+        let mut batch = self.held.take();
         let mut flushed = Vec::new();
         for (id, documents) in &mut self.core.documents {
-            flushed.push((*id, documents.flush(&mut changes.batch)));
+            flushed.push((*id, documents.flush(&mut batch)));
         }
-        self.commit(changes, flushed, After::default()).await
+        self.commit(batch, &mut Vec::new()).await?;
+        self.tell_watchers(flushed);
+        Ok(())
     }
 
-    /// Starts one send to each peer that has room and something coming.
-    fn send_all(&mut self) -> Result<(), Error> {
+    /// Sends to each peer that has room what is coming to it. Tells whether anything was sent.
+    fn send_all(&mut self) -> Result<bool, Error> {
+        let mut has_sent = false;
         let Some(transport) = &self.transport else {
-            return Ok(());
+            return Ok(has_sent);
         };
         if self.links.live.values().all(|link| link.is_sending) {
-            return Ok(());
+            return Ok(has_sent);
         }
         let view = self.store.view().map_err(|error| self.fail(error))?;
         for (peer, link) in &mut self.links.live {
-            if link.is_sending {
-                continue;
+            let mut count = 0;
+            while !link.is_sending {
+                let message = self.core.replica.poll_message(&*view, peer);
+                let message = message.inspect_err(|error| {
+                    // The first reason counts.
+                    let _ = self.ended.set(error.clone());
+                })?;
+                let Some(bytes) = message else {
+                    break;
+                };
+                has_sent = true;
+                count += 1;
+                self.traffic.sent += bytes.len() as u64;
+                let (transport, peer, id) = (transport.clone(), *peer, link.id);
+                let mut sending: Boxed<Done> = Box::pin(async move {
+                    // A send that does not succeed is followed by the end of its link.
+                    let _ = transport.send(id, bytes).await;
+                    Done::Sent { peer, link: id }
+                });
+                // Mostly there is room; only a send that waits takes a turn of the loop.
+                let waits = count == SENDS_MAX || (&mut sending).now_or_never().is_none();
+                if waits {
+                    link.is_sending = true;
+                    self.tasks.push(sending);
+                }
             }
-            let message = self.core.replica.poll_message(&*view, peer);
-            let message = message.inspect_err(|error| {
-                // The first reason counts.
-                let _ = self.ended.set(error.clone());
-            })?;
-            let Some(bytes) = message else {
-                continue;
-            };
-            self.traffic.sent += bytes.len() as u64;
-            link.is_sending = true;
-            let (transport, peer, link) = (transport.clone(), *peer, link.id);
-            self.tasks.push(Box::pin(async move {
-                // A send that does not succeed is followed by the end of its link.
-                let _ = transport.send(link, bytes).await;
-                Done::Sent { peer, link }
-            }));
         }
-        Ok(())
+        Ok(has_sent)
     }
 
     fn dial(&mut self, address: Address, reply: Option<DialReply>, is_wanted: bool) {
@@ -544,6 +570,19 @@ impl Driver {
             let _ = waiter.reply.send(report.clone());
         }
     }
+}
+
+/// Lets the tasks that this one woke go first.
+async fn yield_once() {
+    let mut has_yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut has_yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 fn event_of(thread: ThreadId, event: ThreadEvent) -> Option<Event> {
