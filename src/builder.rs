@@ -232,6 +232,7 @@ impl Builder {
             told: BTreeMap::new(),
             addresses,
             paused: false,
+            clock: clock.clone(),
         };
         let (sender, receiver) = mpsc::channel(COMMANDS_WAITING);
         let ended = Arc::new(OnceLock::new());

@@ -1,7 +1,7 @@
 //! The clock port.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use async_trait::async_trait;
@@ -11,7 +11,18 @@ use async_trait::async_trait;
 #[cfg_attr(target_arch = "wasm32", async_trait(?Send))]
 pub trait Clock: fmt::Debug + Send + Sync {
     /// Milliseconds since the Unix epoch, UTC. May jump in either direction.
+    ///
+    /// While [`Clock::is_set`] is false, since any moment: it only tells how much time passes.
     fn now_millis(&self) -> u64;
+
+    /// Whether [`Clock::now_millis`] tells the time of day. A device without a battery in its clock
+    /// does not know it until somebody sets the clock.
+    ///
+    /// As long as it is false no record is held for a stamp that is too far ahead, and own writes get
+    /// stamps right behind what was seen. What all peers agree on in the end is the same.
+    fn is_set(&self) -> bool {
+        true
+    }
 
     /// Waits until [`Clock::now_millis`] is at least `millis`. Cancel-safe.
     async fn sleep_until(&self, millis: u64);
@@ -61,6 +72,7 @@ pub struct ManualClock {
 #[derive(Debug)]
 struct ManualState {
     now_millis: u64,
+    is_set: bool,
     wakers: Vec<Waker>,
 }
 
@@ -71,21 +83,40 @@ impl ManualClock {
         Self {
             state: Arc::new(Mutex::new(ManualState {
                 now_millis,
+                is_set: true,
                 wakers: Vec::new(),
             })),
         }
     }
 
+    /// Makes a clock that does not know the time of day until [`ManualClock::set`] tells it.
+    #[must_use]
+    pub fn unset(now_millis: u64) -> Self {
+        let clock = Self::new(now_millis);
+        clock.lock().is_set = false;
+        clock
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ManualState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Moves the clock forward.
     pub fn advance(&self, millis: u64) {
-        let now = self.now_millis();
-        self.set(now.saturating_add(millis));
+        let now_millis = self.now_millis().saturating_add(millis);
+        let is_set = self.is_set();
+        self.show(now_millis, is_set);
     }
 
     /// Sets the clock, backwards too.
     pub fn set(&self, now_millis: u64) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.show(now_millis, true);
+    }
+
+    fn show(&self, now_millis: u64, is_set: bool) {
+        let mut state = self.lock();
         state.now_millis = now_millis;
+        state.is_set = is_set;
         let wakers = std::mem::take(&mut state.wakers);
         // Whom it wakes may look at the clock at once.
         drop(state);
@@ -97,15 +128,16 @@ impl ManualClock {
 #[cfg_attr(target_arch = "wasm32", async_trait(?Send))]
 impl Clock for ManualClock {
     fn now_millis(&self) -> u64 {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .now_millis
+        self.lock().now_millis
+    }
+
+    fn is_set(&self) -> bool {
+        self.lock().is_set
     }
 
     async fn sleep_until(&self, millis: u64) {
         std::future::poll_fn(|context| {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.lock();
             if state.now_millis >= millis {
                 return Poll::Ready(());
             }

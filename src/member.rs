@@ -1,8 +1,8 @@
 //! Who a member of a thread is.
 
 use leno_identity::{Label, VerifiedCertificate};
-use leno_threads_core::SeatId;
 use leno_threads_core::thread::Thread;
+use leno_threads_core::{Now, SeatId};
 
 use crate::text::SeatProof;
 
@@ -15,16 +15,12 @@ pub(crate) fn commitment(salt: &[u8; 16], identity: &[u8]) -> [u8; 32] {
 /// what a grant of the seat committed to.
 ///
 /// The founder's seat has no grant to commit in: it speaks for itself.
-pub(crate) fn proven(
-    thread: &Thread,
-    seat: SeatId,
-    now_millis: u64,
-) -> Option<VerifiedCertificate> {
+pub(crate) fn proven(thread: &Thread, seat: SeatId, now: Now) -> Option<VerifiedCertificate> {
     let fact = thread.roster().seat(&seat)?;
     let proof = SeatProof::decode(&fact.certificate).ok()?;
     let is_founder = seat == thread.genesis().owner;
     thread.governance().grants_of(seat).find_map(|(_, grant)| {
-        let certificate = proof.verify(seat, &grant.op.kem, now_millis)?;
+        let certificate = proof.verify(seat, &grant.op.kem, now)?;
         let shown = commitment(&fact.salt, &certificate.identity().to_bytes());
         let is_committed = match grant.op.identity {
             Some(committed) => committed == shown,
@@ -74,7 +70,7 @@ mod tests {
             let certificate = certificate.clone();
             let done = thread.peer().call(move |work| {
                 let salt = fixed.unwrap_or_else(|| salt(work));
-                let (now, name) = (work.now_millis, String::new());
+                let (now, name) = (work.now(), String::new());
                 let stated = certificate.clone();
                 let about = RosterOp::Seat {
                     seat,

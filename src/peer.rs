@@ -158,6 +158,7 @@ impl Peer {
                     name: String::new(),
                 };
                 let about = [me, RosterOp::Name(name)];
+                let now = work.now();
                 let number = work.core.replica.next_number();
                 let secret = work.core.replica.nonce_secret();
                 let suite = Suite::Aes256Gcm;
@@ -168,7 +169,7 @@ impl Peer {
                     secret,
                     suite,
                     &about,
-                    work.now_millis,
+                    now,
                     &mut work.core.rng,
                     work.changes,
                 );

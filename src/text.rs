@@ -4,8 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder};
-use leno_identity::{DeviceCertificate, Label, VerifiedCertificate, VerifyingKey};
-use leno_threads_core::{SeatId, ServiceKey, ThreadId};
+use leno_identity::{
+    CertificateError, DeviceCertificate, Label, VerifiedCertificate, VerifyingKey,
+};
+use leno_threads_core::{Now, SeatId, ServiceKey, ThreadId};
 use leno_transport_trait::{Address, PeerId};
 use multibase::Base;
 
@@ -273,15 +275,24 @@ impl SeatProof {
         Ok(proof)
     }
 
-    /// The certificate, if it holds now and its device vouches for the seat.
+    /// The certificate, if it holds now and its device vouches for the seat. Whether it holds now is
+    /// not judged by a clock that is not set.
     pub(crate) fn verify(
         &self,
         seat: SeatId,
         kem: &[u8; 32],
-        now_millis: u64,
+        now: Now,
     ) -> Option<VerifiedCertificate> {
         let certificate = DeviceCertificate::decode(&self.certificate).ok()?;
-        let verified = certificate.verify(now_millis).ok()?;
+        let verified = match certificate.clone().verify(now.utc_millis().unwrap_or(0)) {
+            Err(CertificateError::NotYetIssued { issued_millis, .. })
+                if now.utc_millis().is_none() =>
+            {
+                certificate.verify(issued_millis)
+            }
+            verdict => verdict,
+        };
+        let verified = verified.ok()?;
         let device: &VerifyingKey = verified.device();
         device
             .verify(Label::SEAT_OFFER, &[&seat.0, kem], &self.signature)

@@ -59,6 +59,9 @@ pub struct ThreadStatus {
     pub quarantined: u64,
     /// Logs whose next record waits for a fact.
     pub waiting: Vec<LogStatus>,
+    /// Whether this peer's clock knows the time of day. If not, nothing is held for its stamp, and
+    /// what was just written may seem older than it is.
+    pub clock_is_set: bool,
 }
 
 impl Thread {
@@ -91,12 +94,12 @@ impl Thread {
         let (peer, addresses) = (self.peer.id(), self.peer.addresses());
         self.peer
             .call(move |work| {
-                let proven = card.proof.verify(card.seat, &card.kem, work.now_millis);
+                let proven = card.proof.verify(card.seat, &card.kem, work.now());
                 let proven = proven.ok_or(crate::text::TextError::NotVouched)?;
                 let salt = salt(work);
                 let identity = proven.identity().to_bytes();
                 let identity = commitment(&salt, &identity);
-                let now = work.now_millis;
+                let now = work.now();
                 work.writable(id)?;
                 let Work {
                     core,
@@ -170,7 +173,7 @@ impl Thread {
         let id = self.id;
         self.peer
             .call(move |work| {
-                let now = work.now_millis;
+                let now = work.now();
                 work.writable(id)?;
                 let Work {
                     core,
@@ -220,7 +223,7 @@ impl Thread {
         let id = self.id;
         self.peer
             .call(move |work| {
-                let now = work.now_millis;
+                let now = work.now();
                 let thread = thread_mut(&mut work.core.replica, id)?;
                 let own = thread.seat().id();
                 let governance = thread.governance();
@@ -252,6 +255,7 @@ impl Thread {
         let id = self.id;
         self.peer
             .call(move |work| {
+                let clock_is_set = work.core.clock.is_set();
                 let thread = thread_mut(&mut work.core.replica, id)?;
                 let logs: Vec<_> = thread.logs().collect();
                 let name = thread.roster().name().map(str::to_owned);
@@ -270,6 +274,7 @@ impl Thread {
                         .into_iter()
                         .filter(|log| log.parked.is_some())
                         .collect(),
+                    clock_is_set,
                 })
             })
             .await
@@ -448,7 +453,7 @@ impl Work<'_> {
         id: ThreadId,
         transact: impl FnOnce(&mut Transaction<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        let now_millis = self.now_millis;
+        let now = self.now();
         self.writable(id)?;
         self.load_documents(id)?;
         let Work {
@@ -470,14 +475,17 @@ impl Work<'_> {
             }
         };
         let member = member.ok_or(AppendError::NotWriter)?;
-        let mut staged = DbTransaction::new(member, thread.own_log(), now_millis);
+        // Ids sort by time: by what was seen, if the clock does not know it.
+        let seen_millis = thread.newest_stamp().millis();
+        let id_millis = now.utc_millis().unwrap_or(seen_millis);
+        let mut staged = DbTransaction::new(member, thread.own_log(), id_millis);
         let writer = documents.writer(*view, &mut staged, &mut core.rng);
         let result = transact(&mut Transaction { writer })?;
         let Some(content) = staged.to_body() else {
             return Ok(result);
         };
         let rng = &mut core.rng;
-        let appended = thread.append(*view, THREAD_DOMAIN, &content, now_millis, rng, changes);
+        let appended = thread.append(*view, THREAD_DOMAIN, &content, now, rng, changes);
         let appended = self.wrote(appended)?;
         self.written.insert(id);
         let documents = self.core.documents.get_mut(&id);

@@ -10,13 +10,14 @@ use leno_threads_core::store::{Batch, Overlay, StoreError, Table, View};
 use leno_threads_core::sync::{Level, PeerKey, Replica, SyncError};
 use leno_threads_core::thread::{AppendError, Changes, Opened, Thread, ThreadEvent};
 use leno_threads_core::{
-    LogId, NonceSecret, OpRef, Padding, RecordRef, SeatId, Seq, Stamp, ThreadId,
+    LogId, NonceSecret, Now, OpRef, Padding, RecordRef, SeatId, Seq, Stamp, ThreadId,
 };
 use leno_threads_db::{COLLECTION_FACT_PREFIX, Documents, Flushed};
 use leno_transport_trait::{Address, PeerId};
 use rand_chacha::ChaCha20Rng;
 
 use crate::Error;
+use crate::clock::Clock;
 use crate::event::{Event, Subscribers};
 
 /// Everything of a peer that outlives a step and is not a port.
@@ -39,6 +40,7 @@ pub(crate) struct Core {
     /// Where peers were reachable.
     pub(crate) addresses: BTreeSet<Address>,
     pub(crate) paused: bool,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 /// What was told of a thread and a peer last.
@@ -70,6 +72,14 @@ impl Core {
 }
 
 impl Work<'_> {
+    /// The time of the step, and whether it is known.
+    pub(crate) fn now(&self) -> Now {
+        match self.core.clock.is_set() {
+            true => Now::at(self.now_millis),
+            false => Now::unset(self.now_millis),
+        }
+    }
+
     /// A thread that is here, ready to be written.
     pub(crate) fn writable(&mut self, id: ThreadId) -> Result<&mut Thread, Error> {
         if self.core.restored.contains(&id) {
@@ -202,6 +212,7 @@ impl Work<'_> {
         // A message may go on with the own log, which must not have a draft then.
         self.publish();
         let before = self.changes.events.len();
+        let now = self.now();
         let Core {
             replica,
             documents,
@@ -211,15 +222,7 @@ impl Work<'_> {
         let mut opened_in = Inbox::default();
         let mut sink = |id: ThreadId, opened: &Opened<'_>| opened_in.push(id, opened);
         let view = self.view;
-        let result = replica.handle_message(
-            view,
-            peer,
-            bytes,
-            self.now_millis,
-            rng,
-            self.changes,
-            &mut sink,
-        );
+        let result = replica.handle_message(view, peer, bytes, now, rng, self.changes, &mut sink);
         // Documents are loaded only if something is opened; that may read the store and fail.
         let view = Overlay::new(view, &self.changes.batch);
         let applied = opened_in.apply(replica, documents, &view);
@@ -231,12 +234,13 @@ impl Work<'_> {
     /// Lets in what waited for time.
     pub(crate) fn handle_timeout(&mut self) -> Result<(), StoreError> {
         let before = self.changes.events.len();
+        let now = self.now();
         let Core {
             replica, documents, ..
         } = &mut *self.core;
         let mut opened_in = Inbox::default();
         let mut sink = |id: ThreadId, opened: &Opened<'_>| opened_in.push(id, opened);
-        replica.handle_timeout(self.view, self.now_millis, self.changes, &mut sink)?;
+        replica.handle_timeout(self.view, now, self.changes, &mut sink)?;
         let view = Overlay::new(self.view, &self.changes.batch);
         opened_in.apply(replica, documents, &view)?;
         self.after(before);

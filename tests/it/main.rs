@@ -7,6 +7,7 @@
     reason = "a test stops at what it does not expect, and looks for what it does"
 )]
 
+mod clock;
 mod commits;
 mod events;
 #[expect(dead_code, reason = "its `main` runs as an example")]

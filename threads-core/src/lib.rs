@@ -9,7 +9,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let mut rng = ChaCha20Rng::seed_from_u64(1);
 //!
-//! let (store, now_millis) = (MemoryStore::new(), 1_700_000_000_000);
+//! let (store, now_millis) = (MemoryStore::new(), 1_700_000_000_000_u64);
 //! let seat = Seat {
 //!     signing: SigningKey::generate(&mut rng)?,
 //!     kem: AgreementKey::generate(&mut rng)?,
@@ -72,6 +72,7 @@ mod head;
 mod header;
 mod id;
 mod keys;
+mod now;
 mod run;
 mod seal;
 pub mod store;
@@ -86,6 +87,7 @@ pub use head::{HeadError, SignedHead, VerifiedHead};
 pub use header::{Header, KeyRef, REFS_MAX, SealContext, SealedPart};
 pub use id::{BodyDigest, EpochId, OpRef, RecordId, RecordRef, SeatId, ThreadId};
 pub use leno_crdt_codec::{Dot, LogId, Place, Seq, Stamp};
+pub use now::Now;
 pub use run::{
     RUN_BYTES_MAX, RUN_RECORDS_MAX, Record, Run, Tip, VerifiedRun, VerifyError, decode_row,
 };

@@ -24,7 +24,7 @@ use super::step::Step;
 use crate::seal::NonceSecret;
 use crate::store::{StoreError, Table, View, scan_prefix};
 use crate::thread::{Changes, LoadError, Opened, Seat, Thread, ThreadEvent};
-use crate::{SeatId, ServiceKey, ThreadId, keys};
+use crate::{Now, SeatId, ServiceKey, ThreadId, keys};
 
 /// Where opened records of any thread go.
 pub type ReplicaSink<'a> = &'a mut dyn FnMut(ThreadId, &Opened<'_>);
@@ -350,19 +350,20 @@ impl Replica {
     pub fn handle_timeout(
         &mut self,
         view: &dyn View,
-        now_millis: u64,
+        now: impl Into<Now>,
         changes: &mut Changes,
         sink: ReplicaSink<'_>,
     ) -> Result<(), StoreError> {
+        let now = now.into();
         let mut news = Vec::new();
         for (id, slot) in &mut self.slots {
             let Slot::Open(thread) = slot else { continue };
             let mut sink = |opened: &Opened<'_>| sink(*id, opened);
-            if thread.release(view, now_millis, changes, &mut sink)? > 0 {
+            if thread.release(view, now, changes, &mut sink)? > 0 {
                 news.push(*id);
             }
         }
-        for (peer, id, log) in self.refusals.due(now_millis) {
+        for (peer, id, log) in self.refusals.due(now.millis()) {
             let Some(session) = self.sessions.get_mut(&peer) else {
                 continue;
             };
@@ -402,7 +403,7 @@ impl Replica {
         view: &dyn View,
         peer: PeerKey,
         bytes: &[u8],
-        now_millis: u64,
+        now: impl Into<Now>,
         rng: &mut dyn CryptoRng,
         changes: &mut Changes,
         sink: ReplicaSink<'_>,
@@ -413,7 +414,7 @@ impl Replica {
             replica: self,
             view,
             peer,
-            now_millis,
+            now: now.into(),
             rng,
             changes,
             sink,

@@ -19,7 +19,7 @@ use crate::store::{Overlay, StoreError, Table, View};
 use crate::thread::{
     Changes, Opened, Parked, ReceiveError, TakeWrapError, Thread, ThreadEvent, tag_of,
 };
-use crate::{EpochId, Genesis, RecordRef, Role, Run, SignedHead, ThreadId, VerifyError, Wrap};
+use crate::{EpochId, Genesis, Now, RecordRef, Role, Run, SignedHead, ThreadId, VerifyError, Wrap};
 
 /// Most urgent messages that wait for a peer; beyond that it asks too much and is cut off.
 const URGENT_MAX: usize = 1024;
@@ -32,7 +32,7 @@ pub(super) struct Step<'a, 'b> {
     pub(super) replica: &'a mut Replica,
     pub(super) view: &'a dyn View,
     pub(super) peer: PeerKey,
-    pub(super) now_millis: u64,
+    pub(super) now: Now,
     pub(super) rng: &'a mut dyn CryptoRng,
     pub(super) changes: &'a mut Changes,
     pub(super) sink: ReplicaSink<'b>,
@@ -154,7 +154,7 @@ impl Step<'_, '_> {
         let Some(session) = sessions.get_mut(&self.peer) else {
             return;
         };
-        for (thread, log) in refusals.standing(self.peer, self.now_millis) {
+        for (thread, log) in refusals.standing(self.peer, self.now.millis()) {
             // Once a vector was sent, the session has found out for itself.
             if let Some(matched) = session.matched.get_mut(&thread)
                 && !matched.have_sent
@@ -323,15 +323,7 @@ impl Step<'_, '_> {
         let mut outcome = Ok(());
         for run in runs {
             let mut sink = |opened: &Opened<'_>| (self.sink)(id, opened);
-            match thread.receive(
-                self.view,
-                log,
-                at,
-                *run,
-                self.now_millis,
-                self.changes,
-                &mut sink,
-            ) {
+            match thread.receive(self.view, log, at, *run, self.now, self.changes, &mut sink) {
                 Ok(received) => {
                     stored += received.stored;
                     admitted += received.admitted;
@@ -412,7 +404,7 @@ impl Step<'_, '_> {
                 matched.refused.insert(log);
                 self.replica
                     .refusals
-                    .refused(peer, id, log, self.now_millis);
+                    .refused(peer, id, log, self.now.millis());
                 let matched = self.matched(id)?;
                 let refused = Message::Refused { thread, log }.encode();
                 let from = tip.max(1);
@@ -424,7 +416,7 @@ impl Step<'_, '_> {
                 matched.refused.insert(log);
                 self.replica
                     .refusals
-                    .refused(peer, id, log, self.now_millis);
+                    .refused(peer, id, log, self.now.millis());
                 Some(Message::Refused { thread, log }.encode())
             }
         };
@@ -614,7 +606,7 @@ impl Step<'_, '_> {
         }
         // Records that name either branch waited for the proof.
         let mut sink = |opened: &Opened<'_>| (self.sink)(id, opened);
-        if thread.release(self.view, self.now_millis, self.changes, &mut sink)? > 0 {
+        if thread.release(self.view, self.now, self.changes, &mut sink)? > 0 {
             self.replica.touched(id);
             self.after_governance(id)?;
         }

@@ -5,12 +5,14 @@ use leno_crdt_codec::cbor::Encoder;
 use leno_crdt_codec::{LogId, Seq};
 
 use super::log::{Log, Origin, encode_frontier};
-use super::{Changes, Opened, Parked, Quarantine, SKEW_MILLIS_MAX, Sink, Thread, ThreadEvent};
+use super::{Changes, Opened, Parked, Quarantine, Sink, Thread, ThreadEvent};
 use crate::acl::{ControlRecord, GovernanceChange};
 use crate::control::{ControlError, FrameOp, Role, RosterOp, decode_frame, decode_roster};
 use crate::frontier::Frontier;
 use crate::store::{Overlay, StoreError, Table, View};
-use crate::{EpochId, KeyRef, Record, RecordRef, Sealer, SeatId, Stamp, Tip, VerifiedRun, keys};
+use crate::{
+    EpochId, KeyRef, Now, Record, RecordRef, Sealer, SeatId, Stamp, Tip, VerifiedRun, keys,
+};
 
 /// What the facts that a record names say of it.
 enum Judgement {
@@ -33,7 +35,7 @@ enum Named<'a> {
 /// The arguments that every step of admission needs.
 pub(super) struct Admission<'a, 'b> {
     pub(super) view: &'a dyn View,
-    pub(super) now_millis: u64,
+    pub(super) now: Now,
     pub(super) changes: &'a mut Changes,
     pub(super) sink: Sink<'b>,
 }
@@ -57,9 +59,7 @@ impl Thread {
             let ready: Vec<LogId> = self
                 .logs
                 .iter()
-                .filter(|(_, log)| {
-                    log.admitted < log.tip.seq && self.is_ready(log, admission.now_millis)
-                })
+                .filter(|(_, log)| log.admitted < log.tip.seq && self.is_ready(log, admission.now))
                 .map(|(id, _)| *id)
                 .collect();
             let mut progress = 0;
@@ -73,16 +73,14 @@ impl Thread {
         }
     }
 
-    fn is_ready(&self, log: &Log, now_millis: u64) -> bool {
+    fn is_ready(&self, log: &Log, now: Now) -> bool {
         match log.parked {
             None => true,
             Some(Parked::Dep(it) | Parked::Control(it)) => {
                 let named = self.logs.get(&it.log);
                 named.is_some_and(|named| named.admitted >= it.seq) || self.is_forked_at(&it)
             }
-            Some(Parked::Time(stamp)) => {
-                stamp.millis() <= now_millis.saturating_add(SKEW_MILLIS_MAX)
-            }
+            Some(Parked::Time(stamp)) => now.admits(stamp),
             Some(Parked::Fork(it)) => self.is_forked_at(&it),
             Some(Parked::Version) => false,
         }
@@ -265,7 +263,7 @@ impl Thread {
         log: &Log,
         record: &Record<'_>,
     ) -> Result<Judgement, StoreError> {
-        if record.stamp.millis() > admission.now_millis.saturating_add(SKEW_MILLIS_MAX) {
+        if !admission.now.admits(record.stamp) {
             return Ok(Judgement::Waits(Parked::Time(record.stamp)));
         }
         if log.expires.is_some_and(|expires| record.stamp > expires) {

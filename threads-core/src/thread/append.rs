@@ -14,7 +14,8 @@ use crate::frontier::Frontier;
 use crate::run::{NewRecord, Run, RunBuilder};
 use crate::store::{Overlay, StoreError, View};
 use crate::{
-    EpochId, KeyRef, PLAINTEXT_BYTES_MAX, RecordRef, SEAL_BYTES, Sealer, SignedHead, Stamp as At,
+    EpochId, KeyRef, Now, PLAINTEXT_BYTES_MAX, RecordRef, SEAL_BYTES, Sealer, SignedHead,
+    Stamp as At,
 };
 
 /// A data plaintext's first byte: dag-cbor, not compressed.
@@ -139,7 +140,7 @@ impl Thread {
         view: &dyn View,
         domain: u32,
         content: &[u8],
-        now_millis: u64,
+        now: impl Into<Now>,
         rng: &mut dyn CryptoRng,
         changes: &mut Changes,
     ) -> Result<Appended, AppendError> {
@@ -148,12 +149,13 @@ impl Thread {
                 bytes: content.len(),
             });
         }
-        let mut stamp = self.next_stamp(now_millis)?;
+        let now = now.into();
+        let mut stamp = self.next_stamp(now)?;
         let mut news = News::default();
         if !self.draft_takes(domain, stamp, content.len()) {
-            news = self.prepare_draft(view, domain, content.len(), now_millis, rng, changes)?;
+            news = self.prepare_draft(view, domain, content.len(), now, rng, changes)?;
             // Opening a log gives out stamps, too.
-            stamp = self.next_stamp(now_millis)?;
+            stamp = self.next_stamp(now)?;
         }
         let Some(writer) = &mut self.writer else {
             return Err(AppendError::NotWriter);
@@ -252,7 +254,7 @@ impl Thread {
         view: &dyn View,
         frame: &[FrameOp],
         roster: &[RosterOp],
-        now_millis: u64,
+        now: impl Into<Now>,
         rng: &mut dyn CryptoRng,
         changes: &mut Changes,
     ) -> Result<RecordRef, AppendError> {
@@ -267,7 +269,7 @@ impl Thread {
             log,
             roster_epoch,
             (frame, roster),
-            now_millis,
+            now.into(),
             rng,
             changes,
         )
@@ -283,7 +285,7 @@ impl Thread {
         log: LogId,
         roster_epoch: Option<EpochId>,
         (frame, roster): (&[FrameOp], &[RosterOp]),
-        now_millis: u64,
+        now: Now,
         rng: &mut dyn CryptoRng,
         changes: &mut Changes,
     ) -> Result<RecordRef, AppendError> {
@@ -292,7 +294,7 @@ impl Thread {
         if tip.seq >= self.limits.records_per_epoch {
             return Err(AppendError::LogFull);
         }
-        let stamp = self.next_stamp(now_millis)?;
+        let stamp = self.next_stamp(now)?;
         let (control, _) = self.control_news(view, log, &frontier, changes)?;
         let frame = encode_frame(frame, self.padding);
         if frame.len() > PLAINTEXT_BYTES_MAX {
@@ -349,7 +351,8 @@ impl Thread {
         let sink: Sink<'_> = &mut nothing;
         let mut admission = Admission {
             view,
-            now_millis: u64::MAX,
+            // One's own record is never held.
+            now: Now::unset(0),
             changes,
             sink,
         };
@@ -394,13 +397,13 @@ impl Thread {
     fn open_log(
         &mut self,
         view: &dyn View,
-        now_millis: u64,
+        now: Now,
         rng: &mut dyn CryptoRng,
         changes: &mut Changes,
     ) -> Result<(), AppendError> {
         let seat = self.seat.id();
         // The opening has the next stamp, and the log's first record one above that.
-        let stamp = self.next_stamp(now_millis)?;
+        let stamp = self.next_stamp(now)?;
         let stamp = stamp.next().ok_or(AppendError::Exhausted)?;
         let grant = self.governance.writing_grant_at(seat, stamp);
         let grant = grant.ok_or(AppendError::NotWriter)?;
@@ -420,7 +423,7 @@ impl Thread {
         // The key is kept in the same batch as the opening that names it.
         let log = open.log;
         self.writer = Some(DataWriter::new(key, incarnation));
-        let opened = self.govern(view, &[FrameOp::Open(open)], &[], now_millis, rng, changes);
+        let opened = self.govern(view, &[FrameOp::Open(open)], &[], now, rng, changes);
         if opened.is_err() {
             self.writer = None;
         }
@@ -440,9 +443,10 @@ impl Thread {
             .ok_or(AppendError::NoKey { domain })
     }
 
-    fn next_stamp(&self, now_millis: u64) -> Result<At, AppendError> {
+    fn next_stamp(&self, now: Now) -> Result<At, AppendError> {
         let next = self.newest.next().ok_or(AppendError::Exhausted)?;
-        Ok(next.max(Stamp::from_millis(now_millis)))
+        let clock = now.utc_millis().map_or(Stamp(0), Stamp::from_millis);
+        Ok(next.max(clock))
     }
 
     fn draft(&self) -> Option<&Draft> {
@@ -467,12 +471,12 @@ impl Thread {
         view: &dyn View,
         domain: u32,
         bytes: usize,
-        now_millis: u64,
+        now: Now,
         rng: &mut dyn CryptoRng,
         changes: &mut Changes,
     ) -> Result<News, AppendError> {
         let epoch = self.sealing_epoch(domain)?;
-        let stamp = self.next_stamp(now_millis)?;
+        let stamp = self.next_stamp(now)?;
         let ended = |log: &super::log::Log| log.expires.is_some_and(|expires| stamp > expires);
         if self
             .own_log()
@@ -486,7 +490,7 @@ impl Thread {
             self.writer = None;
         }
         if self.writer.is_none() {
-            self.open_log(view, now_millis, rng, changes)?;
+            self.open_log(view, now, rng, changes)?;
         }
         self.ready_draft(epoch, bytes, changes);
         let news = self.news_for_draft(view, changes)?;

@@ -18,7 +18,7 @@ use crate::control::{EpochOp, FrameOp, RosterOp, decode_frame};
 use crate::frontier::Frontier;
 use crate::seal::{EpochKey, NonceSecret, Padding, ServiceKey};
 use crate::store::{StoreError, Table, View, scan_prefix};
-use crate::{EpochId, Genesis, Policy, RecordId, RecordRef, Suite, ThreadId, Tip, keys};
+use crate::{EpochId, Genesis, Now, Policy, RecordId, RecordRef, Suite, ThreadId, Tip, keys};
 
 /// Why a thread does not load.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -61,7 +61,7 @@ impl Thread {
         nonce_secret: NonceSecret,
         suite: Suite,
         about: &[RosterOp],
-        now_millis: u64,
+        now: impl Into<Now>,
         rng: &mut dyn CryptoRng,
         changes: &mut Changes,
     ) -> Result<Self, AppendError> {
@@ -90,7 +90,7 @@ impl Thread {
         }
         let log = thread.seat.id().control_log();
         let ops = (frame.as_slice(), about);
-        thread.govern_under(view, log, roster_epoch, ops, now_millis, rng, changes)?;
+        thread.govern_under(view, log, roster_epoch, ops, now.into(), rng, changes)?;
         thread.save(changes);
         Ok(thread)
     }

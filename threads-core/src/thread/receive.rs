@@ -11,7 +11,7 @@ use super::log::{Log, Origin};
 use super::{Changes, Parked, Quarantine, SKEW_MILLIS_MAX, Sink, Thread, ThreadEvent};
 use crate::fork::{Branch, ForkProof};
 use crate::store::{Overlay, StoreError, Table, View, scan_prefix};
-use crate::{Header, RecordRef, Run, VerifiedRun, VerifyError, keys};
+use crate::{Header, Now, RecordRef, Run, VerifiedRun, VerifyError, keys};
 
 /// What became of a run.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -100,13 +100,13 @@ impl Thread {
         log: LogId,
         first: Seq,
         run: Run<'_>,
-        now_millis: u64,
+        now: impl Into<Now>,
         changes: &mut Changes,
         sink: Sink<'_>,
     ) -> Result<Received, ReceiveError> {
         let mut admission = Admission {
             view,
-            now_millis,
+            now: now.into(),
             changes,
             sink,
         };
@@ -209,13 +209,13 @@ impl Thread {
     pub fn release(
         &mut self,
         view: &dyn View,
-        now_millis: u64,
+        now: impl Into<Now>,
         changes: &mut Changes,
         sink: Sink<'_>,
     ) -> Result<u64, StoreError> {
         self.release_with(&mut Admission {
             view,
-            now_millis,
+            now: now.into(),
             changes,
             sink,
         })

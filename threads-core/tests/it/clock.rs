@@ -109,3 +109,64 @@ fn stamps_are_above_those_of_deps() {
     sync(&mut alice, &mut bob);
     assert_eq!(alice.reads(id), bob.reads(id));
 }
+
+/// Bob's clock has no battery and was not set: he shows what comes, whatever it says, and writes
+/// behind it. Carol's is a day ahead: Alice holds her records until then, and all agree in the end.
+#[test]
+fn clock_that_is_not_set_holds_nothing_and_follows() {
+    const DAY_MILLIS: u64 = 24 * 60 * 60 * 1_000;
+    let (mut alice, mut bob, mut carol) = (Peer::new(1), Peer::new(2), Peer::new(3));
+    (bob.now, bob.clock_is_set) = (5, false);
+    carol.now += DAY_MILLIS;
+    let id = alice.create();
+    alice.seat(&mut bob, id, Role::Writer);
+    alice.seat(&mut carol, id, Role::Writer);
+    let first = alice.write(id, "from alice");
+    sync(&mut alice, &mut bob);
+    assert_eq!(bob.reads(id), alice.reads(id));
+    let answer = bob.write(id, "from bob");
+    // One for the opening of Bob's log, one for the record.
+    let next = first.stamp.next().and_then(Stamp::next);
+    assert_eq!(Some(answer.stamp), next);
+    sync(&mut alice, &mut bob);
+    assert_eq!(alice.reads(id), bob.reads(id));
+
+    sync(&mut alice, &mut carol);
+    let ahead = carol.write(id, "from tomorrow");
+    sync(&mut carol, &mut bob);
+    assert_eq!(bob.reads(id).len(), 3);
+    assert_eq!(bob.replica.poll_timeout(), None);
+    let follows = bob.write(id, "behind tomorrow");
+    assert!(follows.stamp > ahead.stamp && follows.stamp.millis() < NOW + 2 * DAY_MILLIS);
+    sync(&mut carol, &mut alice);
+    sync(&mut bob, &mut alice);
+    assert_eq!(alice.reads(id).len(), 2);
+    assert_ne!(alice.replica.poll_timeout(), None);
+
+    alice.now += DAY_MILLIS;
+    (bob.now, bob.clock_is_set) = (alice.now, true);
+    for peer in [&mut alice, &mut bob] {
+        peer.tick();
+    }
+    sync(&mut carol, &mut alice);
+    sync(&mut bob, &mut alice);
+    sync(&mut bob, &mut carol);
+    assert_eq!(alice.reads(id).len(), 4);
+    assert_eq!(alice.state(id), bob.state(id));
+    assert_eq!(alice.state(id), carol.state(id));
+}
+
+/// What is held comes in when the clock turns out not to be known.
+#[test]
+fn unsetting_the_clock_releases_what_is_held() {
+    let (mut alice, mut bob, id) = pair();
+    bob.now += 2 * SKEW_MILLIS_MAX;
+    bob.write(id, "ahead");
+    sync(&mut alice, &mut bob);
+    assert_eq!(alice.reads(id), []);
+    alice.restart();
+    (alice.now, alice.clock_is_set) = (5, false);
+    alice.tick();
+    sync(&mut alice, &mut bob);
+    assert_eq!(alice.reads(id), bob.reads(id));
+}

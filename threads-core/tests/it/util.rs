@@ -12,9 +12,10 @@ use leno_threads_core::thread::{
     Appended, Changes, ReceiveError, Received, Seat, TakeWrapError, Thread, ThreadEvent,
 };
 use leno_threads_core::{
-    EpochId, EpochKey, FrameOp, GrantOp, Header, KeyRef, LogId, NonceSecret, Padding, RecordRef,
-    Role, RosterOp, Run, Scope, SealContext, SealedPart, Sealer, SeatId, Seq, ServiceKey,
-    SignedHead, Stamp, Suite, THREAD_DOMAIN, ThreadId, Tip, Wrap, decode_row, encode_frame,
+    EpochId, EpochKey, FrameOp, GrantOp, Header, KeyRef, LogId, NonceSecret, Now, Padding,
+    RecordRef, Role, RosterOp, Run, Scope, SealContext, SealedPart, Sealer, SeatId, Seq,
+    ServiceKey, SignedHead, Stamp, Suite, THREAD_DOMAIN, ThreadId, Tip, Wrap, decode_row,
+    encode_frame,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -34,6 +35,7 @@ pub(crate) struct Peer {
     pub(crate) replica: Replica,
     pub(crate) rng: ChaCha20Rng,
     pub(crate) now: u64,
+    pub(crate) clock_is_set: bool,
     /// What was opened, by thread, sorted.
     pub(crate) read: BTreeMap<ThreadId, Vec<Read>>,
     pub(crate) events: Vec<ThreadEvent>,
@@ -64,10 +66,18 @@ impl Peer {
             replica,
             rng: rng(seed),
             now: NOW,
+            clock_is_set: true,
             read: BTreeMap::new(),
             events: Vec::new(),
             errors: Vec::new(),
             forks: 0,
+        }
+    }
+
+    pub(crate) fn time(&self) -> Now {
+        match self.clock_is_set {
+            true => Now::at(self.now),
+            false => Now::unset(self.now),
         }
     }
 
@@ -104,7 +114,7 @@ impl Peer {
     }
 
     pub(crate) fn create(&mut self) -> ThreadId {
-        let (seat, now) = (new_seat(&mut self.rng), self.now);
+        let (seat, now) = (new_seat(&mut self.rng), self.time());
         self.step(|replica, view, rng, changes| {
             let about = [RosterOp::Name("band".to_owned())];
             let (number, secret) = (replica.next_number(), replica.nonce_secret());
@@ -134,7 +144,7 @@ impl Peer {
         kem: [u8; 32],
         role: Role,
     ) -> ServiceKey {
-        let now = self.now;
+        let now = self.time();
         self.step(|replica, view, rng, changes| {
             let thread = replica.thread_mut(&id).unwrap();
             let grant = FrameOp::Grant(GrantOp {
@@ -167,7 +177,7 @@ impl Peer {
         id: ThreadId,
         texts: impl IntoIterator<Item = &'a str>,
     ) -> Vec<Appended> {
-        let now = self.now;
+        let now = self.time();
         let texts: Vec<_> = texts.into_iter().collect();
         let appended: Vec<_> = self.step(|replica, view, rng, changes| {
             let thread = replica.thread_mut(&id).unwrap();
@@ -209,7 +219,7 @@ impl Peer {
                 let text = decoder.text().unwrap().to_owned();
                 opened.push((id, (it.record.log, it.record.seq, text)));
             };
-            let (now, rng) = (self.now, &mut self.rng);
+            let (now, rng) = (self.time(), &mut self.rng);
             self.replica
                 .handle_message(&*view, from, bytes, now, rng, &mut changes, &mut sink)
         };
@@ -224,7 +234,7 @@ impl Peer {
     }
 
     pub(crate) fn tick(&mut self) {
-        let now = self.now;
+        let now = self.time();
         let mut opened = Vec::new();
         self.step(|replica, view, _, changes| {
             let mut sink = |id: ThreadId, it: &leno_threads_core::thread::Opened<'_>| {
@@ -562,7 +572,7 @@ impl Peer {
         log: LogId,
         (first, items, signature): &OwnedRun,
     ) -> Result<Received, ReceiveError> {
-        let now = self.now;
+        let now = self.time();
         let run = Run::from_parts(items, signature).map_err(|source| ReceiveError::Refused {
             log,
             first: *first,
@@ -607,7 +617,7 @@ impl Peer {
 
     /// Writes a control record.
     pub(crate) fn govern(&mut self, id: ThreadId, ops: &[FrameOp]) -> RecordRef {
-        let now = self.now;
+        let now = self.time();
         self.step(|replica, view, rng, changes| {
             let thread = replica.thread_mut(&id).unwrap();
             let record = thread.govern(view, ops, &[], now, rng, changes).unwrap();
