@@ -56,6 +56,15 @@ impl Refusals {
         self.of.remove(&(peer, thread, log));
     }
 
+    /// Lets logs of a thread be tried again at once; the next refusal counts on.
+    pub(super) fn retry(&mut self, thread: ThreadId, may_be: impl Fn(&LogId) -> bool) {
+        for ((_, of, log), refusal) in &mut self.of {
+            if *of == thread && may_be(log) {
+                refusal.until_millis = None;
+            }
+        }
+    }
+
     /// The logs that a new session with a peer leaves alone at first. What was refused only once may
     /// have been damaged under way, and is tried again at once.
     pub(super) fn standing(
@@ -68,9 +77,7 @@ impl Refusals {
             .of
             .range(low..)
             .take_while(move |(key, _)| key.0 == peer);
-        let stands = move |it: &Refusal| {
-            it.count > 1 && it.until_millis.is_some_and(|until| until > now_millis)
-        };
+        let stands = move |it: &Refusal| it.count > 1 && it.waits(now_millis);
         of_peer
             .filter(move |(_, it)| stands(it))
             .map(|((_, thread, log), _)| (*thread, *log))
@@ -94,6 +101,15 @@ impl Refusals {
     /// When the next one is due.
     pub(super) fn next_millis(&self) -> Option<u64> {
         self.of.values().filter_map(|it| it.until_millis).min()
+    }
+}
+
+impl Refusal {
+    fn waits(&self, now_millis: u64) -> bool {
+        // A clock that was set back does not make it wait longer than the longest time.
+        let latest = now_millis.saturating_add(WAIT_MILLIS_MAX);
+        let until = self.until_millis;
+        until.is_some_and(|until| until > now_millis && until <= latest)
     }
 }
 
@@ -139,6 +155,10 @@ mod tests {
         assert_eq!(standing(&refusals, 0), 1);
         assert_eq!(standing(&refusals, 2 * WAIT_MILLIS), 0);
         assert_eq!(refusals.standing(PeerKey([9; 32]), 0).count(), 0);
+        refusals.retry(THREAD, |log| *log != LOG);
+        assert_eq!(standing(&refusals, 0), 1);
+        refusals.retry(THREAD, |log| *log == LOG);
+        assert_eq!(standing(&refusals, 0), 0);
     }
 
     #[test]

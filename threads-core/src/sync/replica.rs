@@ -213,7 +213,13 @@ impl Replica {
             Some(Slot::Open(thread)) => Some(thread.as_ref()),
             _ => None,
         };
-        for (peer, session) in sessions {
+        // An empty log may begin elsewhere than was known when its range was refused.
+        let is_empty =
+            |log: &LogId| thread.is_some_and(|it| it.log(log).is_some_and(|it| it.tip.seq == 0));
+        if governed {
+            refusals.retry(id, is_empty);
+        }
+        for session in sessions.values_mut() {
             let matched = session.matched.get_mut(&id);
             if let (Some(matched), Some(thread)) = (matched, thread) {
                 let count = |it: &Matched| it.unknown.len() + it.refused.len() + it.full.len();
@@ -224,13 +230,7 @@ impl Replica {
                 matched.full.retain(is_full);
                 matched.unknown.retain(|log| thread.log(log).is_none());
                 if governed {
-                    // An empty log may begin elsewhere than was known when its range was refused.
-                    let is_empty = |log: &LogId| thread.log(log).is_some_and(|it| it.tip.seq == 0);
-                    let empty: Vec<_> = matched.refused.iter().copied().filter(is_empty).collect();
-                    for log in empty {
-                        matched.refused.remove(&log);
-                        refusals.healed(*peer, id, log);
-                    }
+                    matched.refused.retain(|log| !is_empty(log));
                 }
                 if count(matched) < before {
                     matched.have_sent = false;
