@@ -1,9 +1,14 @@
-//! Hostile bytes never make a decoder allocate much more than their length.
+//! Hostile bytes never make a decoder allocate much more than their length: 4 times that and 1 MiB.
+//!
+//! Two things take more, in proportion to what the bytes hold and not to what they claim: an op of many
+//! small edits leaves up to [`EDIT_BYTES`] each in the state that it is applied to, and a value that the
+//! application asks for as an `Ipld` has the size of an `Ipld` per item.
 //!
 //! A binary of its own with one test, because the allocator counts for the whole process.
 
 use std::alloc::System;
 
+use ipld_core::ipld::Ipld;
 use leno_crdt_codec::cbor::{Decoder, Encoder, decode_ipld};
 use leno_crdt_codec::json::{
     Definition, EDITS_MAX, OP_BYTES_MAX, OP_DOTS_MAX, OP_SEGMENTS_MAX, Op, PATH_SEGMENTS_MAX, State,
@@ -31,6 +36,39 @@ fn check(name: &str, bytes: &[u8]) {
     };
     spent("op", allocated(|| Op::decode(bytes)));
     spent("skip", allocated(|| Decoder::new(bytes).skip().map(|_| ())));
+}
+
+/// What an edit leaves in a state, in bytes, at most: a name, a place in a map, a facet, a dot. It does
+/// not grow with what the edit says, and an op has at most [`EDITS_MAX`] of them.
+const EDIT_BYTES: usize = 512;
+
+/// An op that is taken, each the worst of its kind: reading it is bounded as for any other bytes;
+/// what it leaves behind, and what a caller asks to be unfolded, by what it holds besides.
+fn check_taken(name: &str, bytes: &[u8], edits: usize, values: usize) {
+    assert!(Op::decode(bytes).is_ok(), "{name}");
+    check(name, bytes);
+    let length = bytes.len();
+    let bound = 4 * length + (1 << 20) + edits * EDIT_BYTES;
+    let spent = allocated(|| apply(bytes));
+    assert!(
+        spent <= bound,
+        "{name}, applied: {spent} for {length} bytes"
+    );
+
+    let state = apply(bytes).encode();
+    let length = state.len();
+    assert!(length <= 4 * bytes.len() + edits * 16, "{name}: {length}");
+    let bound = 4 * length + (1 << 20) + edits * EDIT_BYTES;
+    let spent = allocated(|| State::decode(&state));
+    assert!(State::decode(&state).is_ok());
+    assert!(spent <= bound, "{name}, state: {spent} for {length} bytes");
+
+    // A list doubles as it grows, so that of `values` there is room for twice as many. A map has its
+    // keys besides, and nodes that are not full.
+    let unfolded = values * 2 * (size_of::<Ipld>() + 64);
+    let bound = 4 * length + (1 << 20) + unfolded;
+    let spent = allocated(|| decode_ipld(bytes));
+    assert!(spent <= bound, "{name}, value: {spent} for {values} values");
 }
 
 /// Claims and depths, which cost nothing to write; every decoder refuses them early.
@@ -137,16 +175,19 @@ fn memory_stays_near_the_length_of_the_input() {
         .array(250_000);
     let mut wide = wide.into_vec();
     wide.resize(wide.len() + 250_000, 0);
-    assert!(Op::decode(&wide).is_ok());
-    check("a list of 250,000 numbers", &wide);
+    check_taken("a list of 250,000 numbers", &wide, 1, 250_000);
 
     let mut many = Encoder::new();
     many.array(3).uint(0).text("d").map(EDITS_MAX);
     for at in 0..EDITS_MAX as u64 {
         many.text(&format!("{at:03x}")).uint(0);
     }
-    assert!(Op::decode(many.as_slice()).is_ok());
-    check("as many fields as fit", many.as_slice());
+    check_taken(
+        "as many fields as fit",
+        many.as_slice(),
+        EDITS_MAX,
+        EDITS_MAX,
+    );
 
     let touched = long(0, EDITS_MAX, |out, at| {
         out.array(2)
@@ -155,8 +196,7 @@ fn memory_stays_near_the_length_of_the_input() {
             .text(&format!("{at:03x}"))
             .uint(10);
     });
-    assert!(Op::decode(&touched).is_ok());
-    check("as many paths as fit", &touched);
+    check_taken("as many paths as fit", &touched, EDITS_MAX, 5 * EDITS_MAX);
 
     let deepest = OP_SEGMENTS_MAX / PATH_SEGMENTS_MAX;
     let paths = long(0, deepest, |out, at| {
@@ -166,15 +206,14 @@ fn memory_stays_near_the_length_of_the_input() {
         }
         out.text(&format!("{at:03x}")).uint(10);
     });
-    assert!(Op::decode(&paths).is_ok());
-    check("as many segments as fit", &paths);
+    check_taken("as many segments as fit", &paths, deepest, 11 * deepest);
 
     let dots = long(1, EDITS_MAX.min(OP_DOTS_MAX), |out, at| {
         out.array(3).text(&format!("{at:03x}")).uint(10);
         out.array(1).array(3).uint(0).uint(1).uint(0);
     });
-    assert!(Op::decode(&dots).is_ok());
-    check("as many dots as fit", &dots);
+    let count = EDITS_MAX.min(OP_DOTS_MAX);
+    check_taken("as many dots as fit", &dots, count, 8 * count);
 
     let logs = long(OP_DOTS_MAX, 1, |out, _| {
         out.array(3).text("a").uint(10).array(OP_DOTS_MAX);
@@ -182,8 +221,7 @@ fn memory_stays_near_the_length_of_the_input() {
             out.array(3).uint(at).uint(1).uint(0);
         }
     });
-    assert!(Op::decode(&logs).is_ok());
-    check("as many logs as fit", &logs);
+    check_taken("as many logs as fit", &logs, 1, 5 * OP_DOTS_MAX);
 
     let mut long = vec![0x83, 0, 0x61, b'd', 0xa1, 0x61, b'a', 0x5a, 0, 8, 0, 0];
     long.resize(OP_BYTES_MAX + (1 << 19), 0);
