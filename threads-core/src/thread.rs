@@ -290,6 +290,22 @@ impl Changes {
     }
 
     pub(crate) fn tell(&mut self, thread: ThreadId, event: ThreadEvent) {
+        // A range of many short runs is one event: else the events would take more than the range.
+        if let ThreadEvent::Admitted { log, seq, records } = &event
+            && let Some((
+                of,
+                ThreadEvent::Admitted {
+                    log: last,
+                    seq: newest,
+                    records: sum,
+                },
+            )) = self.events.last_mut()
+            && (*of, *last) == (thread, *log)
+        {
+            *newest = *seq;
+            *sum += records;
+            return;
+        }
         self.events.push((thread, event));
     }
 
