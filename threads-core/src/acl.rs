@@ -121,6 +121,41 @@ pub enum GovernanceChange {
 }
 
 /// The state that the control records of a thread add up to.
+///
+/// # Examples
+///
+/// ```
+/// # use leno_identity::{AgreementKey, SigningKey};
+/// # use leno_threads_core::store::{MemoryStore, Store};
+/// # use leno_threads_core::thread::{Changes, Seat, Thread};
+/// # use leno_threads_core::*;
+/// # use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let mut rng = ChaCha20Rng::seed_from_u64(1);
+/// # let mut new_seat = || -> Result<Seat, leno_identity::KeyError> {
+/// #     let signing = SigningKey::generate(&mut rng)?;
+/// #     let kem = AgreementKey::generate(&mut rng)?;
+/// #     Ok(Seat { signing, kem })
+/// # };
+/// # let (seat, other) = (new_seat()?, new_seat()?);
+/// # let (store, now_millis) = (MemoryStore::new(), 1_700_000_000_000);
+/// # let (mut changes, secret) = (Changes::new(), NonceSecret::new(&[7; 32]));
+/// # let (view, suite) = (store.view()?, Suite::Aes256Gcm);
+/// # let mut band =
+/// #     Thread::create(&*view, 0, seat, secret, suite, &[], now_millis, &mut rng, &mut changes)?;
+/// use leno_threads_core::acl::Governance;
+///
+/// // `band` was just made: its genesis names the owner.
+/// let governance = Governance::new(band.genesis());
+/// let owner = band.seat().id();
+/// assert_eq!(governance.role(owner), Some(Role::Owner));
+/// assert_eq!(governance.role(SeatId([9; 32])), None);
+/// // What was granted since stands in the thread's own.
+/// assert_eq!(band.governance().seats().count(), 1);
+/// assert_eq!(band.governance().epochs().count(), 2); // of the roster, of the documents
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Governance {
     thread: ThreadId,

@@ -261,6 +261,28 @@ pub enum ControlError {
 }
 
 /// Encodes the plaintext of a frame.
+///
+/// # Examples
+///
+/// ```
+/// use leno_threads_core::{
+///     FrameOp, GrantOp, Padding, Role, Scope, SeatId, decode_frame, encode_frame,
+/// };
+///
+/// let grant = FrameOp::Grant(GrantOp {
+///     line: None,
+///     seat: SeatId([1; 32]),
+///     kem: [2; 32],
+///     role: Role::Reader,
+///     scope: Scope::Thread,
+///     expires_millis: None,
+///     identity: None,
+///     recovery: None,
+/// });
+/// let frame = encode_frame(&[grant.clone()], Padding::Padme);
+/// assert_eq!(decode_frame(&frame)?, [grant]);
+/// # Ok::<(), leno_threads_core::ControlError>(())
+/// ```
 #[must_use]
 pub fn encode_frame(ops: &[FrameOp], padding: Padding) -> Vec<u8> {
     let mut encoder = Encoder::append_to(vec![ENCODING]);

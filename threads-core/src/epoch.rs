@@ -25,6 +25,26 @@ pub const THREAD_DOMAIN: u32 = 1;
 /// `[domain, epoch: 32 bytes, seat: 32 bytes, encapsulated key: 32 bytes, sealed key: 48 bytes]`.
 /// The HPKE info holds the label, the thread, the domain, the epoch and the seat.
 ///
+/// # Examples
+///
+/// ```
+/// use leno_identity::AgreementKey;
+/// use leno_threads_core::{EpochKey, SeatId, THREAD_DOMAIN, ThreadId, Wrap};
+/// # use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+/// # let mut rng = ChaCha20Rng::seed_from_u64(1);
+///
+/// let (thread, seat) = (ThreadId([1; 32]), SeatId([2; 32]));
+/// let (key, kem) = (EpochKey::generate(&mut rng), AgreementKey::generate(&mut rng)?);
+/// let public = kem.public_key().to_bytes();
+/// let wrap = Wrap::seal(&key, thread, THREAD_DOMAIN, seat, &public, &mut rng)?;
+/// assert_eq!(wrap.epoch, key.id(thread, THREAD_DOMAIN));
+/// assert_eq!(wrap.open(thread, &kem)?.expose(), key.expose());
+/// // Nobody else opens it, and it opens nothing elsewhere.
+/// assert!(wrap.open(thread, &AgreementKey::generate(&mut rng)?).is_err());
+/// assert!(wrap.open(ThreadId([9; 32]), &kem).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Source
 ///
 /// RFC 9180, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20-Poly1305.

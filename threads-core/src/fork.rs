@@ -18,6 +18,40 @@ pub struct Branch {
 }
 
 /// Two signed heads of one log that cannot lie on one chain. Holds for anybody, offline.
+///
+/// # Examples
+///
+/// ```
+/// use leno_identity::SigningKey;
+/// use leno_threads_core::fork::{Branch, ForkProof, ForkProofError};
+/// use leno_threads_core::*;
+///
+/// let key = SigningKey::from_secret_bytes(&[1; 32])?;
+/// let log = LogId(key.verifying_key().to_bytes());
+/// let branch = |body: &[u8]| {
+///     let context = SealContext {
+///         thread: ThreadId([2; 32]),
+///         log,
+///         seq: 5,
+///         prev: RecordId([3; 32]),
+///         deps: Vec::new(),
+///         control: Vec::new(),
+///         stamp: Stamp(9),
+///         key: KeyRef::Data { domain: THREAD_DOMAIN, epoch: EpochId([4; 32]) },
+///     };
+///     let header = Header { context, body: SealedPart::of(body), roster: None };
+///     let head = SignedHead::sign(&key, header.context.thread, log, 5, header.id());
+///     Branch { head, headers: vec![header] }
+/// };
+/// // One key signed two records at one place: anybody can see it, offline.
+/// let proof = ForkProof::new(branch(b"to ann"), branch(b"to ben"))?;
+/// assert_eq!((proof.log(), proof.seq()), (log, 5));
+/// assert_eq!(ForkProof::decode(&proof.encode())?, proof);
+/// // A record beside itself is no fork.
+/// let same = ForkProof::new(branch(b"to ann"), branch(b"to ann"));
+/// assert_eq!(same, Err(ForkProofError::NoFork));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ForkProof {
     /// The branch with the lower id at the fork.

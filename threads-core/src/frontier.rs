@@ -5,6 +5,20 @@ use std::collections::BTreeMap;
 use leno_crdt_codec::{LogId, Seq};
 
 /// The newest record known of each log, by its place. A log that is absent counts as 0.
+///
+/// # Examples
+///
+/// ```
+/// use leno_threads_core::{Frontier, LogId};
+///
+/// let (ann, ben) = (LogId([1; 32]), LogId([2; 32]));
+/// let older = Frontier::from_iter([(ann, 4)]);
+/// let mut newer = Frontier::from_iter([(ann, 3), (ben, 9)]);
+/// assert!(!newer.covers(&older));
+/// newer.merge(&older);
+/// assert!(newer.covers(&older));
+/// assert_eq!((newer.seq(&ann), newer.seq(&ben)), (4, 9));
+/// ```
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Frontier(BTreeMap<LogId, Seq>);
 

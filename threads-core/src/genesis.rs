@@ -16,6 +16,24 @@ pub const GENESIS_BYTES_MAX: usize = 4096;
 ///
 /// `[version, owner seat key: 32 bytes, owner KEM key: 32 bytes, suite, policy, nonce: 16 bytes]`,
 /// dag-cbor; the CID of these bytes is the id of the thread.
+///
+/// # Examples
+///
+/// ```
+/// use leno_threads_core::{Genesis, Policy, SeatId, Suite, ThreadId};
+///
+/// let genesis = Genesis {
+///     owner: SeatId([1; 32]),
+///     owner_kem: [2; 32],
+///     suite: Suite::Aes256Gcm,
+///     policy: Policy::Standard,
+///     nonce: [3; 16],
+/// };
+/// let bytes = genesis.encode();
+/// assert_eq!(Genesis::decode(&bytes)?, genesis);
+/// assert_eq!(ThreadId::of(&bytes), genesis.thread());
+/// # Ok::<(), leno_crdt_codec::cbor::DecodeError>(())
+/// ```
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Genesis {
     /// The owner's seat.

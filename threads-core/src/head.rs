@@ -6,6 +6,22 @@ use leno_identity::{Label, SigningKey, VerifyingKey};
 use crate::{RecordId, ThreadId};
 
 /// A signed statement of a log's newest record. All that it covers is inside the hash chain.
+///
+/// # Examples
+///
+/// ```
+/// use leno_identity::SigningKey;
+/// use leno_threads_core::{LogId, RecordId, SignedHead, ThreadId};
+///
+/// let key = SigningKey::from_secret_bytes(&[1; 32])?;
+/// let log = LogId(key.verifying_key().to_bytes());
+/// let head = SignedHead::sign(&key, ThreadId([2; 32]), log, 7, RecordId([3; 32]));
+/// assert_eq!(*head.verify()?.head(), head);
+/// // The same signature says nothing of another record, place, log or thread.
+/// assert!(SignedHead { seq: 8, ..head }.verify().is_err());
+/// assert!(SignedHead { thread: ThreadId([4; 32]), ..head }.verify().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct SignedHead {
     /// The thread.

@@ -199,6 +199,16 @@ impl ContextParts<'_> {
 }
 
 /// The digest and the length of a sealed part.
+///
+/// # Examples
+///
+/// ```
+/// use leno_threads_core::SealedPart;
+///
+/// let part = SealedPart::of(b"sealed");
+/// assert_eq!(part.bytes, 6);
+/// assert_ne!(part, SealedPart::of(b"SEALED"));
+/// ```
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct SealedPart {
     /// sha2-256 of the sealed bytes.
@@ -243,6 +253,33 @@ impl SealedPart {
 ///
 /// `[seal context, body digest, body length]`, dag-cbor; a control record with a roster part has its
 /// digest and length behind them.
+///
+/// # Examples
+///
+/// ```
+/// use leno_threads_core::*;
+///
+/// let header = |seq, body: &[u8]| Header {
+///     context: SealContext {
+///         thread: ThreadId([1; 32]),
+///         log: LogId([2; 32]),
+///         seq,
+///         prev: RecordId([3; 32]),
+///         deps: Vec::new(),
+///         control: Vec::new(),
+///         stamp: Stamp(seq),
+///         key: KeyRef::Data { domain: THREAD_DOMAIN, epoch: EpochId([4; 32]) },
+///     },
+///     body: SealedPart::of(body),
+///     roster: None,
+/// };
+/// let record = header(1, b"sealed");
+/// assert_eq!(Header::decode(&record.encode())?, record);
+/// // Whatever changes, a place or a byte of the body, makes another record.
+/// assert_ne!(record.id(), header(2, b"sealed").id());
+/// assert_ne!(record.id(), header(1, b"Sealed").id());
+/// # Ok::<(), leno_crdt_codec::cbor::DecodeError>(())
+/// ```
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Header {
     /// What places the record.

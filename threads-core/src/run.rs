@@ -116,6 +116,49 @@ pub enum VerifyError {
 /// is not that of the record before; and a list of 5 or 6 for a control record,
 /// `[stamp - stamp before, frame, deps, control, roster epoch or null]`, then the roster part if
 /// there is an epoch.
+///
+/// # Examples
+///
+/// ```
+/// # use leno_identity::{AgreementKey, SigningKey};
+/// # use leno_threads_core::store::{MemoryStore, Store};
+/// # use leno_threads_core::thread::{Changes, Seat, Thread};
+/// # use leno_threads_core::*;
+/// # use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let mut rng = ChaCha20Rng::seed_from_u64(1);
+/// # let mut new_seat = || -> Result<Seat, leno_identity::KeyError> {
+/// #     let signing = SigningKey::generate(&mut rng)?;
+/// #     let kem = AgreementKey::generate(&mut rng)?;
+/// #     Ok(Seat { signing, kem })
+/// # };
+/// # let (seat, other) = (new_seat()?, new_seat()?);
+/// # let (store, now_millis) = (MemoryStore::new(), 1_700_000_000_000);
+/// # let (mut changes, secret) = (Changes::new(), NonceSecret::new(&[7; 32]));
+/// # let (view, suite) = (store.view()?, Suite::Aes256Gcm);
+/// # let mut band =
+/// #     Thread::create(&*view, 0, seat, secret, suite, &[], now_millis, &mut rng, &mut changes)?;
+/// use std::ops::ControlFlow;
+///
+/// // `band` has one record in its owner's control log. This is how it rests, and travels:
+/// let (thread, log) = (band.id(), band.seat().id().control_log());
+/// # drop(view);
+/// # futures_executor::block_on(store.commit(changes.batch))?;
+/// # let view = store.view()?;
+/// let mut row = Vec::new();
+/// band.scan_rows(&*view, &log, 1, &mut |_, bytes| {
+///     row = bytes.to_vec();
+///     ControlFlow::Break(())
+/// })?;
+/// let (before, run) = decode_row(&row)?;
+/// let verified = run.verify(thread, log, &before)?;
+/// assert_eq!(verified.tip().seq, 1);
+/// // It is a run of this log in this thread at this place, and of no other.
+/// let moved = run.verify(ThreadId([9; 32]), log, &before);
+/// assert!(matches!(moved, Err(VerifyError::NotSigned { seq: 1, .. })));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
     items: &'a [u8],

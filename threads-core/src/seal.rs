@@ -71,6 +71,17 @@ impl Suite {
 }
 
 /// Whether bodies are padded to size classes.
+///
+/// # Examples
+///
+/// ```
+/// use leno_threads_core::{Padding, padding_is_good};
+///
+/// let mut plaintext = b"hello".to_vec();
+/// Padding::Padme.pad(&mut plaintext);
+/// assert_eq!(plaintext.len(), 64);
+/// assert!(padding_is_good(&plaintext, 5));
+/// ```
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Padding {
     /// Padmé with a floor of 64 bytes: a length tells little; at most 12 % longer.
@@ -236,6 +247,25 @@ impl fmt::Debug for NonceSecret {
 pub struct OpenError;
 
 /// Seals and opens the bodies of one log under one key. Made once per log and key, then kept.
+///
+/// # Examples
+///
+/// ```
+/// use leno_threads_core::{EpochKey, LogId, NonceSecret, OpenError, Sealer, Suite, ThreadId};
+/// # use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+/// # let mut rng = ChaCha20Rng::seed_from_u64(1);
+///
+/// let (thread, log) = (ThreadId([1; 32]), LogId([2; 32]));
+/// let (key, secret) = (EpochKey::generate(&mut rng), NonceSecret::new(&[3; 32]));
+/// let sealer = Sealer::for_bodies(Suite::Aes256Gcm, &key, thread, log);
+/// let sealed = sealer.seal(b"its place", b"hello", &secret, &mut rng);
+/// let mut plaintext = Vec::new();
+/// sealer.open(b"its place", &sealed, &mut plaintext)?;
+/// assert_eq!(plaintext, b"hello");
+/// // Whatever is moved does not open.
+/// assert_eq!(sealer.open(b"elsewhere", &sealed, &mut plaintext), Err(OpenError));
+/// # Ok::<(), OpenError>(())
+/// ```
 #[derive(Clone)]
 pub struct Sealer {
     cipher: Cipher,

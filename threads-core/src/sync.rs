@@ -12,6 +12,92 @@
 //!
 //! Nothing polls per thread: a session looks only at threads that changed.
 //!
+//! # Examples
+//!
+//! Two peers, one thread; the network is a loop.
+//!
+//! ```
+//! use futures_executor::block_on;
+//! use leno_threads_core::store::{MemoryStore, Store};
+//! use leno_threads_core::sync::{Level, PeerKey, Replica};
+//! use leno_threads_core::thread::{Changes, Seat, Thread};
+//! use leno_threads_core::*;
+//! # use leno_identity::{AgreementKey, SigningKey};
+//! # use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let mut rng = ChaCha20Rng::seed_from_u64(1);
+//! # let mut new_seat = || -> Result<Seat, leno_identity::KeyError> {
+//! #     let signing = SigningKey::generate(&mut rng)?;
+//! #     let kem = AgreementKey::generate(&mut rng)?;
+//! #     Ok(Seat { signing, kem })
+//! # };
+//! # let (alices, bobs) = (new_seat()?, new_seat()?);
+//!
+//! let now_millis = 1_700_000_000_000;
+//! let keys = [PeerKey([1; 32]), PeerKey([2; 32])];
+//! let stores = [MemoryStore::new(), MemoryStore::new()];
+//! let alice = Replica::load(&*stores[0].view()?, keys[0], NonceSecret::new(&[1; 32]))?;
+//! let bob = Replica::load(&*stores[1].view()?, keys[1], NonceSecret::new(&[2; 32]))?;
+//! let mut peers = [alice, bob];
+//!
+//! // Alice makes a thread, lets Bob's seat read, and writes.
+//! let grant = FrameOp::Grant(GrantOp {
+//!     line: None,
+//!     seat: bobs.id(),
+//!     kem: bobs.kem.public_key().to_bytes(),
+//!     role: Role::Reader,
+//!     scope: Scope::Thread,
+//!     expires_millis: None,
+//!     identity: None,
+//!     recovery: None,
+//! });
+//! let (view, mut changes) = (stores[0].view()?, Changes::new());
+//! let (number, secret) = (peers[0].next_number(), peers[0].nonce_secret());
+//! let suite = Suite::Aes256Gcm;
+//! let mut band =
+//!     Thread::create(&*view, number, alices, secret, suite, &[], now_millis, &mut rng, &mut changes)?;
+//! band.govern(&*view, &[grant], &[], now_millis, &mut rng, &mut changes)?;
+//! band.wrap_missing(&mut rng, &mut changes);
+//! band.append(&*view, THREAD_DOMAIN, &[0x62, b'h', b'i'], now_millis, &mut rng, &mut changes)?;
+//! band.publish(&mut changes);
+//! let (id, service) = (band.id(), band.service_key().clone());
+//! peers[0].add(band);
+//! drop(view);
+//! block_on(stores[0].commit(changes.batch))?;
+//!
+//! // Bob has a ticket: the thread's id and its service key.
+//! let mut changes = Changes::new();
+//! peers[1].join(id, service, bobs, &mut changes);
+//! block_on(stores[1].commit(changes.batch))?;
+//!
+//! let mut read = Vec::new();
+//! for (at, other) in [(0, 1), (1, 0)] {
+//!     peers[at].connected(keys[other], &mut rng);
+//! }
+//! loop {
+//!     let mut is_silent = true;
+//!     for (from, to) in [(0, 1), (1, 0)] {
+//!         let message = peers[from].poll_message(&*stores[from].view()?, &keys[to])?;
+//!         let Some(message) = message else { continue };
+//!         is_silent = false;
+//!         let (view, mut changes) = (stores[to].view()?, Changes::new());
+//!         let mut sink = |_, opened: &thread::Opened<'_>| read.push(opened.plaintext[..4].to_vec());
+//!         let (peer, rng) = (keys[from], &mut rng);
+//!         peers[to]
+//!             .handle_message(&*view, peer, &message, now_millis, rng, &mut changes, &mut sink)?;
+//!         drop(view);
+//!         block_on(stores[to].commit(changes.batch))?; // before anything is sent
+//!     }
+//!     if is_silent {
+//!         break;
+//!     }
+//! }
+//! assert_eq!(read, [[0, 0x62, b'h', b'i']]); // not compressed; dag-cbor
+//! assert_eq!(peers[0].level(&keys[1], &id), Level::Level);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! [`Changes`]: crate::thread::Changes
 
 mod error;

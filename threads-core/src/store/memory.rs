@@ -13,6 +13,24 @@ type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 type Tables = BTreeMap<Table, Arc<Rows>>;
 
 /// A store in memory. Clones share their rows, so that a test can "restart" a peer on them.
+///
+/// # Examples
+///
+/// ```
+/// use futures_executor::block_on;
+/// use leno_threads_core::store::{Batch, MemoryStore, Store, Table};
+///
+/// let store = MemoryStore::new();
+/// let before = store.view()?;
+/// let mut batch = Batch::new();
+/// batch.put(Table::Application, b"key".to_vec(), b"row".to_vec());
+/// block_on(store.commit(batch))?;
+/// // A view does not move; another handle shows the same rows.
+/// assert_eq!(before.get(Table::Application, b"key")?, None);
+/// let again = store.clone();
+/// assert_eq!(again.view()?.get(Table::Application, b"key")?, Some(b"row".to_vec()));
+/// # Ok::<(), leno_threads_core::store::StoreError>(())
+/// ```
 // The lock belongs to this port implementation, not to the logic of the crate.
 #[derive(Clone, Default)]
 pub struct MemoryStore {

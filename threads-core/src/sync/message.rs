@@ -83,6 +83,19 @@ pub enum LogName {
 }
 
 /// A message between two peers.
+///
+/// # Examples
+///
+/// ```
+/// use leno_threads_core::sync::Message;
+///
+/// let bytes = Message::Totals { thread: 0, records: 12 }.encode();
+/// assert_eq!(bytes, [0x83, 4, 0, 12]); // a list that begins with the kind
+/// assert!(matches!(Message::decode(&bytes)?, Message::Totals { thread: 0, records: 12 }));
+/// // Claims of more than there is are refused before anything is allocated.
+/// assert!(Message::decode(&[0x83, 4, 0]).is_err());
+/// # Ok::<(), leno_threads_core::VerifyError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub enum Message<'a> {
     /// 0: the first of each side.

@@ -135,6 +135,39 @@ impl Thread {
     /// # Errors
     ///
     /// [`AppendError`]; nothing was written.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use leno_identity::{AgreementKey, SigningKey};
+    /// # use leno_threads_core::store::{MemoryStore, Store};
+    /// # use leno_threads_core::thread::{Changes, Seat, Thread};
+    /// # use leno_threads_core::*;
+    /// # use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mut rng = ChaCha20Rng::seed_from_u64(1);
+    /// # let mut new_seat = || -> Result<Seat, leno_identity::KeyError> {
+    /// #     let signing = SigningKey::generate(&mut rng)?;
+    /// #     let kem = AgreementKey::generate(&mut rng)?;
+    /// #     Ok(Seat { signing, kem })
+    /// # };
+    /// # let (seat, other) = (new_seat()?, new_seat()?);
+    /// # let (store, now_millis) = (MemoryStore::new(), 1_700_000_000_000);
+    /// # let (mut changes, secret) = (Changes::new(), NonceSecret::new(&[7; 32]));
+    /// # let (view, suite) = (store.view()?, Suite::Aes256Gcm);
+    /// # let mut band =
+    /// #     Thread::create(&*view, 0, seat, secret, suite, &[], now_millis, &mut rng, &mut changes)?;
+    /// // Two records, one signature.
+    /// for word in [&[0x62, b'h', b'i'], &[0x62, b'h', b'o']] {
+    ///     band.append(&*view, THREAD_DOMAIN, word, now_millis, &mut rng, &mut changes)?;
+    /// }
+    /// band.publish(&mut changes);
+    /// let log = band.own_log().and_then(|log| band.log(&log));
+    /// assert_eq!(log.map(|log| (log.tip.seq, log.admitted)), Some((2, 2)));
+    /// // Now commit `changes`.
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn append(
         &mut self,
         view: &dyn View,
@@ -249,6 +282,46 @@ impl Thread {
     /// # Errors
     ///
     /// [`AppendError`]; nothing was written.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use leno_identity::{AgreementKey, SigningKey};
+    /// # use leno_threads_core::store::{MemoryStore, Store};
+    /// # use leno_threads_core::thread::{Changes, Seat, Thread};
+    /// # use leno_threads_core::*;
+    /// # use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mut rng = ChaCha20Rng::seed_from_u64(1);
+    /// # let mut new_seat = || -> Result<Seat, leno_identity::KeyError> {
+    /// #     let signing = SigningKey::generate(&mut rng)?;
+    /// #     let kem = AgreementKey::generate(&mut rng)?;
+    /// #     Ok(Seat { signing, kem })
+    /// # };
+    /// # let (seat, other) = (new_seat()?, new_seat()?);
+    /// # let (store, now_millis) = (MemoryStore::new(), 1_700_000_000_000);
+    /// # let (mut changes, secret) = (Changes::new(), NonceSecret::new(&[7; 32]));
+    /// # let (view, suite) = (store.view()?, Suite::Aes256Gcm);
+    /// # let mut band =
+    /// #     Thread::create(&*view, 0, seat, secret, suite, &[], now_millis, &mut rng, &mut changes)?;
+    /// // `other` is the seat of somebody who joins.
+    /// let grant = FrameOp::Grant(GrantOp {
+    ///     line: None,
+    ///     seat: other.id(),
+    ///     kem: other.kem.public_key().to_bytes(),
+    ///     role: Role::Reader,
+    ///     scope: Scope::Thread,
+    ///     expires_millis: None,
+    ///     identity: None,
+    ///     recovery: None,
+    /// });
+    /// band.govern(&*view, &[grant], &[], now_millis, &mut rng, &mut changes)?;
+    /// assert_eq!(band.governance().role(other.id()), Some(Role::Reader));
+    /// // A reader needs the keys of all epochs: that of the roster and that of the documents.
+    /// assert_eq!(band.wrap_missing(&mut rng, &mut changes), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn govern(
         &mut self,
         view: &dyn View,

@@ -50,6 +50,34 @@ impl Thread {
     /// # Errors
     ///
     /// [`AppendError`] if the first control record cannot be written.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use leno_identity::{AgreementKey, SigningKey};
+    /// # use leno_threads_core::store::{MemoryStore, Store};
+    /// # use leno_threads_core::thread::{Changes, Seat, Thread};
+    /// # use leno_threads_core::*;
+    /// # use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mut rng = ChaCha20Rng::seed_from_u64(1);
+    /// # let mut new_seat = || -> Result<Seat, leno_identity::KeyError> {
+    /// #     let signing = SigningKey::generate(&mut rng)?;
+    /// #     let kem = AgreementKey::generate(&mut rng)?;
+    /// #     Ok(Seat { signing, kem })
+    /// # };
+    /// # let (seat, other) = (new_seat()?, new_seat()?);
+    /// # let (store, now_millis) = (MemoryStore::new(), 1_700_000_000_000);
+    /// # let (mut changes, secret) = (Changes::new(), NonceSecret::new(&[7; 32]));
+    /// # let (view, suite) = (store.view()?, Suite::Aes256Gcm);
+    /// let about = [RosterOp::Name("band".to_owned())];
+    /// let band =
+    ///     Thread::create(&*view, 0, seat, secret, suite, &about, now_millis, &mut rng, &mut changes)?;
+    /// assert_eq!(band.roster().name(), Some("band"));
+    /// assert_eq!(band.governance().role(band.seat().id()), Some(Role::Owner));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[expect(
         clippy::too_many_arguments,
         reason = "everything that a thread begins with"

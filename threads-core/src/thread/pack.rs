@@ -41,6 +41,42 @@ impl Thread {
     /// # Errors
     ///
     /// [`StoreError`] if the store fails or a row does not read as written.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use leno_identity::{AgreementKey, SigningKey};
+    /// # use leno_threads_core::store::{MemoryStore, Store};
+    /// # use leno_threads_core::thread::{Changes, Seat, Thread};
+    /// # use leno_threads_core::*;
+    /// # use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mut rng = ChaCha20Rng::seed_from_u64(1);
+    /// # let mut new_seat = || -> Result<Seat, leno_identity::KeyError> {
+    /// #     let signing = SigningKey::generate(&mut rng)?;
+    /// #     let kem = AgreementKey::generate(&mut rng)?;
+    /// #     Ok(Seat { signing, kem })
+    /// # };
+    /// # let (seat, other) = (new_seat()?, new_seat()?);
+    /// # let (store, now_millis) = (MemoryStore::new(), 1_700_000_000_000);
+    /// # let (mut changes, secret) = (Changes::new(), NonceSecret::new(&[7; 32]));
+    /// # let (view, suite) = (store.view()?, Suite::Aes256Gcm);
+    /// # let mut band =
+    /// #     Thread::create(&*view, 0, seat, secret, suite, &[], now_millis, &mut rng, &mut changes)?;
+    /// for word in [&[0x62, b'h', b'i'], &[0x62, b'h', b'o'], &[0x62, b'h', b'u']] {
+    ///     band.append(&*view, THREAD_DOMAIN, word, now_millis, &mut rng, &mut changes)?;
+    ///     band.publish(&mut changes); // a row each
+    /// }
+    /// # drop(view);
+    /// # futures_executor::block_on(store.commit(changes.batch))?;
+    /// # let (view, mut changes) = (store.view()?, Changes::new());
+    /// let log = band.own_log().expect("it was written");
+    /// let head = band.log(&log).and_then(|log| log.head);
+    /// assert_eq!(band.pack(&*view, &log, &mut changes)?, 2); // three rows are one
+    /// assert_eq!(band.log(&log).and_then(|log| log.head), head);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn pack(
         &mut self,
         view: &dyn View,

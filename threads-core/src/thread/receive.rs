@@ -90,6 +90,60 @@ impl Thread {
     /// # Errors
     ///
     /// [`ReceiveError`]; nothing changed, but for evidence in `changes`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use leno_identity::{AgreementKey, SigningKey};
+    /// # use leno_threads_core::store::{MemoryStore, Store};
+    /// # use leno_threads_core::thread::{Changes, Seat, Thread};
+    /// # use leno_threads_core::*;
+    /// # use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mut rng = ChaCha20Rng::seed_from_u64(1);
+    /// # let mut new_seat = || -> Result<Seat, leno_identity::KeyError> {
+    /// #     let signing = SigningKey::generate(&mut rng)?;
+    /// #     let kem = AgreementKey::generate(&mut rng)?;
+    /// #     Ok(Seat { signing, kem })
+    /// # };
+    /// # let (seat, other) = (new_seat()?, new_seat()?);
+    /// # let (store, now_millis) = (MemoryStore::new(), 1_700_000_000_000);
+    /// # let (mut changes, secret) = (Changes::new(), NonceSecret::new(&[7; 32]));
+    /// # let (view, suite) = (store.view()?, Suite::Aes256Gcm);
+    /// # let mut band =
+    /// #     Thread::create(&*view, 0, seat, secret, suite, &[], now_millis, &mut rng, &mut changes)?;
+    /// use std::ops::ControlFlow;
+    ///
+    /// # let word = [0x62, b'h', b'i'];
+    /// # band.append(&*view, THREAD_DOMAIN, &word, now_millis, &mut rng, &mut changes)?;
+    /// # band.publish(&mut changes);
+    /// # drop(view);
+    /// # futures_executor::block_on(store.commit(changes.batch))?;
+    /// # let (here, secret, mut changes) = (MemoryStore::new(), NonceSecret::new(&[8; 32]), Changes::new());
+    /// # let (genesis, service) = (band.genesis().encode(), band.service_key().clone());
+    /// # let view = here.view()?;
+    /// // A replicator, who holds the service key alone, takes in what it cannot read.
+    /// let mut copy = Thread::join(0, band.id(), &genesis, service, other, secret, &mut changes)?;
+    /// for log in [Some(band.seat().id().control_log()), band.own_log()].into_iter().flatten() {
+    ///     let mut rows = Vec::new();
+    ///     band.scan_rows(&*store.view()?, &log, 1, &mut |first, row| {
+    ///         rows.push((first, row.to_vec()));
+    ///         ControlFlow::Continue(())
+    ///     })?;
+    ///     for (first, row) in rows {
+    ///         let (_, run) = decode_row(&row)?;
+    ///         let sink = &mut |_: &thread::Opened<'_>| panic!("it holds no key");
+    ///         let received = copy.receive(&*view, log, first, run, now_millis, &mut changes, sink)?;
+    ///         assert_eq!((received.stored, received.admitted), (1, 1));
+    ///         // Once more, and nothing happens.
+    ///         let sink = &mut |_: &thread::Opened<'_>| panic!("it holds no key");
+    ///         let again = copy.receive(&*view, log, first, run, now_millis, &mut changes, sink)?;
+    ///         assert_eq!(again, thread::Received::default());
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[expect(
         clippy::too_many_arguments,
         reason = "one call, six unlike things, no state to group"
