@@ -1,9 +1,11 @@
 //! What a peer tells the application without being asked.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
+use leno_threads_core::sync::SyncError;
 use leno_threads_core::thread::{Parked, Quarantine};
 use leno_threads_core::{EpochId, LogId, RecordRef, ThreadId};
 use leno_threads_db::Event as DbEvent;
@@ -103,8 +105,8 @@ pub enum Event {
     Refused {
         /// Who sent it.
         peer: PeerId,
-        /// What is wrong, with its causes.
-        error: String,
+        /// What is wrong; its sources say why.
+        error: Arc<SyncError>,
     },
     /// Another peer keeps everything that this one wrote to the thread's documents.
     ///

@@ -81,6 +81,7 @@ pub use leno_identity as identity;
 #[cfg(feature = "redb")]
 pub use leno_store_redb::Redb;
 pub use leno_threads_core::store;
+pub use leno_threads_core::sync::SyncError;
 pub use leno_threads_core::{Padding, Role, ThreadId};
 pub use leno_threads_db::{Definition, FieldChange, FieldEdit};
 #[cfg(feature = "libp2p")]

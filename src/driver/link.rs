@@ -1,6 +1,7 @@
 //! What the network reports, within a step.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use leno_threads_core::sync::{PeerKey, SyncError};
 use leno_transport_trait::{Event as NetEvent, LinkId, PeerId};
@@ -104,25 +105,13 @@ impl Links {
             }
             Err(error) => error,
         };
-        let (text, ends) = (with_causes(&error), error.ends_session());
+        let ends = error.ends_session();
         work.events.push(Event::Refused {
             peer: PeerId(key.0),
-            error: text,
+            error: Arc::new(error),
         });
         if ends {
             self.hang_up(work, key, "it broke the protocol");
         }
     }
-}
-
-/// An error and its causes in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
