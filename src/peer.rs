@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::driver::{Command, Finish, SyncReport, Traffic};
 use crate::error::Error;
 use crate::event::Events;
-use crate::text::{Card, SeatProof, Ticket, check_name};
+use crate::text::{ADDRESSES_MAX, Card, SeatProof, Ticket, check_name};
 use crate::thread::Thread;
 use crate::work::{Work, meta, put_meta};
 
@@ -130,7 +130,8 @@ impl Peer {
         self.inner.identity.to_did()
     }
 
-    /// Where others can dial this peer now.
+    /// Where others can dial this peer now, what is most likely to lead here first. Tickets and cards
+    /// name the first four.
     #[must_use]
     pub fn addresses(&self) -> Vec<Address> {
         self.inner
@@ -192,7 +193,8 @@ impl Peer {
     pub async fn card(&self, name: &str) -> Result<Card, Error> {
         check_name(name)?;
         let name = name.to_owned();
-        let addresses = self.addresses();
+        let mut addresses = self.addresses();
+        addresses.truncate(ADDRESSES_MAX);
         self.call(move |work| {
             let seat = new_seat(work)?;
             let proof = proof_of(work, &seat);
@@ -213,7 +215,7 @@ impl Peer {
     }
 
     /// Joins a thread by the ticket that a grant returned. Its content comes with the next sync;
-    /// the peer that made the ticket is dialled by itself.
+    /// the peer that made the ticket is dialled by itself, at all addresses that the ticket names.
     ///
     /// # Errors
     ///

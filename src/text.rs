@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder};
+use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder, Kind};
 use leno_identity::{
     CertificateError, DeviceCertificate, Label, VerifiedCertificate, VerifyingKey,
 };
@@ -17,7 +17,7 @@ pub const TEXT_BYTES_MAX: usize = 4096;
 /// Longest name of a member or thread, in bytes.
 pub const NAME_BYTES_MAX: usize = 256;
 
-/// Most addresses in a ticket or card.
+/// Most addresses in a ticket or card: two interfaces, each over TCP and over QUIC.
 pub(crate) const ADDRESSES_MAX: usize = 4;
 
 /// Why a text is no ticket or card.
@@ -68,6 +68,11 @@ const VERSION: u64 = 1;
 ///
 /// Whoever holds a ticket can name the thread to its peers, but they serve only a seat with a grant.
 ///
+/// # Shape
+///
+/// The text has up to 280 characters with one IPv4 address of libp2p, and up to 460 with four; other
+/// addresses may be longer. It fits a QR code in any case.
+///
 /// # Security
 ///
 /// The ticket holds the service key: send it as you would send an invitation, not publicly.
@@ -114,7 +119,7 @@ impl fmt::Debug for Ticket {
 
 /// `leno-ticket:` and base32 of
 /// `[1, thread: 32 bytes, service key: 32 bytes, record: 16 bytes, seat: 8 bytes, peer: 32 bytes,
-/// addresses]`.
+/// addresses]`; an address is its text, or `[text]` for `text | /p2p/ | the peer's libp2p name`.
 impl fmt::Display for Ticket {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut encoder = Encoder::new();
@@ -126,7 +131,7 @@ impl fmt::Display for Ticket {
             .bytes(&self.granted_by)
             .bytes(&self.seat)
             .bytes(&self.peer.0);
-        encode_addresses(&mut encoder, &self.addresses);
+        encode_addresses(&mut encoder, &self.addresses, Some(self.peer));
         write_text(formatter, TICKET_PREFIX, encoder.as_slice())
     }
 }
@@ -145,14 +150,15 @@ fn decode_ticket(bytes: &[u8]) -> Result<Ticket, DecodeError> {
     let mut decoder = Decoder::new(bytes);
     decoder.array_of(7)?;
     decoder.uint()?;
-    let ticket = Ticket {
+    let mut ticket = Ticket {
         thread: ThreadId(*decoder.fixed()?),
         service: ServiceKey::from_bytes(*decoder.fixed()?),
         granted_by: *decoder.fixed()?,
         seat: *decoder.fixed()?,
         peer: PeerId(*decoder.fixed()?),
-        addresses: decode_addresses(&mut decoder)?,
+        addresses: Vec::new(),
     };
+    ticket.addresses = decode_addresses(&mut decoder, Some(ticket.peer))?;
     decoder.finish()?;
     Ok(ticket)
 }
@@ -190,7 +196,7 @@ impl Card {
     }
 }
 
-/// `leno-card:` and base32 of `[1, seat, KEM key, name, proof, addresses]`.
+/// `leno-card:` and base32 of `[1, seat, KEM key, name, proof, addresses]`; an address is its text.
 impl fmt::Display for Card {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut encoder = Encoder::new();
@@ -201,7 +207,7 @@ impl fmt::Display for Card {
             .bytes(&self.kem)
             .text(&self.name)
             .bytes(&self.proof.encode());
-        encode_addresses(&mut encoder, &self.addresses);
+        encode_addresses(&mut encoder, &self.addresses, None);
         write_text(formatter, CARD_PREFIX, encoder.as_slice())
     }
 }
@@ -224,7 +230,7 @@ fn decode_card(bytes: &[u8]) -> Result<Card, DecodeError> {
         kem: *decoder.fixed()?,
         name: decoder.text()?.to_owned(),
         proof: SeatProof::decode(decoder.bytes()?)?,
-        addresses: decode_addresses(&mut decoder)?,
+        addresses: decode_addresses(&mut decoder, None)?,
     };
     decoder.finish()?;
     Ok(card)
@@ -301,23 +307,54 @@ impl SeatProof {
     }
 }
 
-fn encode_addresses(encoder: &mut Encoder, addresses: &[Address]) {
+/// What libp2p puts before an Ed25519 key to make a peer id of it ("Peer Ids and Keys").
+const LIBP2P_PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
+
+/// The end of a multiaddr that names the peer. It says once more, in 57 characters, whom the ticket is
+/// from, so it is left out there.
+fn named(peer: PeerId) -> String {
+    let id = [&LIBP2P_PREFIX[..], &peer.0].concat();
+    format!("/p2p/{}", Base::Base58Btc.encode(id))
+}
+
+fn encode_addresses(encoder: &mut Encoder, addresses: &[Address], peer: Option<PeerId>) {
+    let end = peer.map(named);
     let addresses = addresses.iter().take(ADDRESSES_MAX);
     encoder.array(addresses.len());
     for address in addresses {
-        encoder.text(address.as_str());
+        let text = address.as_str();
+        match end.as_deref().and_then(|end| text.strip_suffix(end)) {
+            Some(place) => encoder.array(1).text(place),
+            None => encoder.text(text),
+        };
     }
 }
 
-fn decode_addresses(decoder: &mut Decoder<'_>) -> Result<Vec<Address>, DecodeError> {
+fn decode_addresses(
+    decoder: &mut Decoder<'_>,
+    peer: Option<PeerId>,
+) -> Result<Vec<Address>, DecodeError> {
+    let end = peer.map(named);
     let mut addresses = Vec::new();
     for _ in 0..decoder.array_up_to(ADDRESSES_MAX)? {
         let offset = decoder.offset();
-        let address = Address::from_str(decoder.text()?);
-        addresses.push(address.map_err(|_| DecodeError::OutOfBounds {
+        let refused = DecodeError::OutOfBounds {
             offset,
             what: "an address",
-        })?);
+        };
+        let is_short = decoder.peek()? == Kind::Array;
+        if is_short {
+            decoder.array_of(1)?;
+        }
+        let text = decoder.text()?;
+        let text = match &end {
+            Some(end) if is_short => format!("{text}{end}"),
+            // One text for one list of addresses: what could be shortened must be.
+            Some(end) if text.ends_with(end.as_str()) => return Err(refused),
+            None if is_short => return Err(refused),
+            Some(_) | None => text.to_owned(),
+        };
+        addresses.push(Address::try_from(text).map_err(|_| refused)?);
     }
     Ok(addresses)
 }
@@ -351,24 +388,81 @@ fn read_text(text: &str, prefix: &str, expected: &'static str) -> Result<Vec<u8>
 mod tests {
     use super::*;
 
-    fn ticket() -> Ticket {
+    /// What peer 4 is called by libp2p.
+    const NAME: &str = "/p2p/12D3KooWA63MKLSkZ6TPyFWTNo41wJAtTxtSiwpmCE2ecWLHtH1m";
+
+    fn ticket_at(addresses: &[&str]) -> Ticket {
         Ticket {
             thread: ThreadId([1; 32]),
             service: ServiceKey::from_bytes([2; 32]),
             granted_by: [3; 16],
             seat: [5; 8],
             peer: PeerId([4; 32]),
-            addresses: vec!["/ip4/192.168.100.100/tcp/65535".parse().unwrap()],
+            addresses: addresses.iter().map(|it| it.parse().unwrap()).collect(),
         }
+    }
+
+    fn ticket() -> Ticket {
+        ticket_at(&[&format!("/ip4/192.168.100.100/tcp/65535{NAME}")])
     }
 
     #[test]
     fn ticket_fits_a_qr_code_and_reads_back() {
         let text = ticket().to_string();
-        assert!(text.len() <= 300, "{}", text.len());
+        assert!(text.len() <= 280, "{}", text.len());
         let read: Ticket = text.parse().unwrap();
         assert_eq!(read.to_string(), text);
         assert_eq!(read.thread(), ThreadId([1; 32]));
+        assert_eq!(read.addresses(), ticket().addresses());
+    }
+
+    #[test]
+    fn ticket_with_all_addresses_keeps_them_in_their_order() {
+        let tcp = format!("/ip4/192.168.100.100/tcp/65535{NAME}");
+        let quic = format!("/ip4/192.168.100.100/udp/65535/quic-v1{NAME}");
+        let four = ticket_at(&[&tcp, &quic, &tcp, &quic]);
+        let text = four.to_string();
+        assert!(text.len() <= 460, "{}", text.len());
+        let read: Ticket = text.parse().unwrap();
+        assert_eq!(read.addresses(), four.addresses());
+
+        let odd = ticket_at(&[
+            "memory:4",
+            "/ip4/10.0.0.1/tcp/1/p2p",
+            NAME.trim_matches('/'),
+        ]);
+        let read: Ticket = odd.to_string().parse().unwrap();
+        assert_eq!(read.addresses(), odd.addresses());
+    }
+
+    #[test]
+    fn address_has_one_form() {
+        let check = |write: &dyn Fn(&mut Encoder), expected: Option<&str>| {
+            let mut encoder = Encoder::new();
+            encoder.array(1);
+            write(&mut encoder);
+            let bytes = encoder.into_vec();
+            for (peer, expected) in [(Some(PeerId([4; 32])), expected), (None, None)] {
+                let read = decode_addresses(&mut Decoder::new(&bytes), peer);
+                let read = read.ok().map(|addresses| addresses[0].to_string());
+                assert_eq!(read.as_deref(), expected, "{peer:?}");
+            }
+        };
+        let long = format!("/ip4/10.0.0.1/tcp/1{NAME}");
+        let short = |encoder: &mut Encoder| {
+            encoder.array(1).text("/ip4/10.0.0.1/tcp/1");
+        };
+        check(&short, Some(&long));
+        let mut whole = Encoder::new();
+        whole.array(1).text(&long);
+        let refused = decode_addresses(&mut Decoder::new(whole.as_slice()), Some(PeerId([4; 32])));
+        assert!(refused.is_err(), "what can be short must be");
+        let read = decode_addresses(&mut Decoder::new(whole.as_slice()), None).unwrap();
+        assert_eq!(
+            read[0].as_str(),
+            long,
+            "nothing is left out of an unknown name"
+        );
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::driver::SyncReport;
 use crate::error::Error;
 use crate::member::{commitment, proven};
 use crate::peer::{Peer, salt};
-use crate::text::{Card, Ticket};
+use crate::text::{ADDRESSES_MAX, Card, Ticket};
 use crate::work::{Work, member_of_grant, member_of_log, thread_mut};
 
 /// A thread of a peer. A handle: cheap to clone.
@@ -138,7 +138,7 @@ impl Thread {
                 core.replica.touched(id);
                 let granted_by = record.id.0.first_chunk().copied().unwrap_or_default();
                 let seat = card.seat.0.first_chunk().copied().unwrap_or_default();
-                let addresses = addresses.into_iter().take(1).collect();
+                let addresses = addresses.into_iter().take(ADDRESSES_MAX).collect();
                 Ok(Ticket {
                     thread: id,
                     service,

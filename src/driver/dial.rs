@@ -19,7 +19,7 @@ pub(super) struct Dials {
     /// Addresses that are being dialled, and whether a caller or the start of the peer wants it: what
     /// is only tried again keeps nobody waiting.
     under_way: BTreeMap<Address, bool>,
-    /// By which address each peer was reached last.
+    /// By which addresses each peer was reached.
     routes: BTreeMap<PeerKey, Route>,
 }
 
@@ -29,9 +29,11 @@ struct Redial {
     wait_millis: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Route {
-    address: Address,
+    /// More than one, because a transport calls a peer reached that is connected by another address:
+    /// which of them will lead to it later nobody knows.
+    addresses: BTreeSet<Address>,
     since_millis: u64,
     wait_millis: u64,
 }
@@ -61,12 +63,10 @@ impl Dials {
         let wait_millis = planned.map_or(0, |redial| redial.wait_millis);
         match outcome {
             Ok(peer) => {
-                let route = Route {
-                    address: address.clone(),
-                    since_millis: now_millis,
-                    wait_millis,
-                };
-                self.routes.insert(peer, route);
+                let route = self.routes.entry(peer).or_default();
+                route.addresses.insert(address.clone());
+                route.since_millis = now_millis;
+                route.wait_millis = wait_millis;
                 Dialled::Useful
             }
             Err(
@@ -91,7 +91,9 @@ impl Dials {
             } else {
                 route.wait_millis
             };
-            self.plan(route.address, wait, now_millis);
+            for address in route.addresses {
+                self.plan(address, wait, now_millis);
+            }
         }
     }
 
@@ -168,6 +170,19 @@ mod tests {
             dials.lost(&peer, now);
             assert_eq!(dials.wake_millis(), Some(now + wait));
         }
+    }
+
+    #[test]
+    fn lost_peer_is_dialled_again_wherever_it_was_reached() {
+        let (mut dials, first) = dials();
+        let second: Address = "somewhere else".parse().unwrap();
+        let peer = PeerKey([1; 32]);
+        for address in [&first, &second] {
+            dials.begin(address, true);
+            dials.end(address, Ok(peer), 0);
+        }
+        dials.lost(&peer, 0);
+        assert_eq!(dials.due(REDIAL_MILLIS_MIN), [first, second]);
     }
 
     #[test]

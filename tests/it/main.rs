@@ -20,6 +20,7 @@ mod failing;
 mod kill;
 mod restored;
 mod support;
+mod ticket;
 
 #[tokio::test]
 async fn example_of_an_own_store_holds() {

@@ -34,7 +34,8 @@ pub trait Transport: Send + Sync {
 
     /// Lists where others can dial this endpoint now; empty if nowhere, or after [`close`](Self::close).
     ///
-    /// The list changes as network interfaces come and go. Each entry names this endpoint's identity
+    /// What is most likely to lead here from elsewhere comes first: whoever passes on only a few takes
+    /// the first ones. The list changes as network interfaces come and go. Each entry names this endpoint's identity
     /// where the address format allows it.
     fn addresses(&self) -> Vec<Address>;
 

@@ -20,6 +20,7 @@ use crate::dial::{Dial, DialReply, options};
 use crate::handle::Libp2p;
 use crate::link::{Inbox, LINGER, lock};
 use crate::peer::{Destination, destination, from_libp2p};
+use crate::place::in_order;
 use crate::redial::Wanted;
 use crate::swarm::{Protocols, ProtocolsEvent, not_set_up, swarm};
 use crate::wire::Counters;
@@ -224,11 +225,9 @@ impl Driver {
             return;
         }
         let local = *self.swarm.local_peer_id();
-        let places = self
-            .swarm
-            .external_addresses()
-            .chain(self.swarm.listeners());
-        let named = places.filter_map(|it| it.clone().with_p2p(local).ok());
+        let announced = self.swarm.external_addresses().cloned();
+        let places = in_order(announced, self.swarm.listeners().cloned());
+        let named = places.into_iter().filter_map(|it| it.with_p2p(local).ok());
         *lock(&self.addresses) = named.filter_map(|it| it.to_string().parse().ok()).collect();
     }
 }

@@ -51,6 +51,7 @@ mod handle;
 mod handler;
 mod link;
 mod peer;
+mod place;
 mod redial;
 mod swarm;
 mod wire;
