@@ -1,4 +1,4 @@
-//! Two peers in folders, over libp2p on loopback.
+//! Two peers in folders, over libp2p on loopback; and one as the README opens it, twice.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,7 @@ impl Drop for Folder {
 #[tokio::main]
 async fn main() -> Outcome {
     let folder = Folder::make()?;
+    reopen(&folder.0.join("defaults")).await?;
     let alice = open(&folder.0.join("alice"), "/ip4/127.0.0.1/tcp/0").await?;
     let bob = open(&folder.0.join("bob"), "/ip4/127.0.0.1/tcp/0").await?;
 
@@ -65,6 +66,45 @@ async fn main() -> Outcome {
     check("the state outlives the peer", equal)?;
     bob.close().await?;
     Ok(alice.close().await?)
+}
+
+/// `Peer::open`, the one line, finds the same peer and the same data when called again.
+async fn reopen(folder: &Path) -> Outcome {
+    let peer = Peer::open(folder).await?;
+    let (id, identity) = (peer.id(), peer.identity());
+    let listens = |network: &str| {
+        let addresses = peer.addresses();
+        addresses.iter().any(|it| it.as_str().contains(network))
+    };
+    check("it listens on TCP", listens("/tcp/"))?;
+    check("it listens on QUIC", listens("/quic-v1/"))?;
+    let taken = Peer::open(folder).await;
+    check("an open folder is not opened twice", taken.is_err())?;
+
+    let band = peer.create_thread("band").await?;
+    let songs = band.collection::<Ipld>("songs");
+    let made = songs.insert(&titled("Psalm 1")).await?;
+    let hash = band.state_hash().await?;
+    peer.close().await?;
+
+    let peer = Peer::open(folder).await?;
+    check("it is the same device", peer.id() == id)?;
+    check("it is the same identity", peer.identity() == identity)?;
+    let band = peer.thread(band.id()).await?;
+    check(
+        "it has the same name",
+        band.status().await?.name.as_deref() == Some("band"),
+    )?;
+    check("it has the same state", band.state_hash().await? == hash)?;
+    let songs = band.collection::<Ipld>("songs");
+    let read = songs.get(&made).await?;
+    check("the document reads", read == Some(titled("Psalm 1")))?;
+    let more = songs.insert(&titled("Psalm 2")).await?;
+    check(
+        "it writes on",
+        songs.get(&more).await? == Some(titled("Psalm 2")),
+    )?;
+    Ok(peer.close().await?)
 }
 
 async fn open(folder: &Path, listen: &str) -> Outcome<Peer> {
