@@ -17,6 +17,37 @@ use crate::watch::Watch;
 /// A collection of documents of type `T` in a thread. A handle: cheap to clone.
 ///
 /// `T` is any type that serde turns into a map. Use [`Ipld`](crate::Ipld) for documents of any form.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), leno::Error> { futures_executor::block_on(async {
+/// use leno::{ManualClock, Peer};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+/// struct Song {
+///     title: String,
+///     plays: u32,
+/// }
+///
+/// let (peer, driver) = Peer::builder().clock(ManualClock::new(0)).build().await?;
+/// let app = async {
+///     let songs = peer.create_thread("band").await?.collection::<Song>("songs");
+///     let song = Song { title: "Psalm 1".to_owned(), plays: 0 };
+///     let id = songs.insert(&song).await?;
+///
+///     // Only the field that changed is written, so it merges with edits of others.
+///     songs.update(&id, |song| song.plays += 1).await?;
+///     assert_eq!(songs.get(&id).await?, Some(Song { plays: 1, ..song }));
+///
+///     assert!(songs.delete(&id).await?);
+///     assert_eq!(songs.count().await?, 0);
+///     peer.close().await
+/// };
+/// futures_util::try_join!(driver.run(), app)?;
+/// # Ok(()) }) }
+/// ```
 pub struct Collection<T> {
     thread: Thread,
     name: String,

@@ -26,6 +26,45 @@ use crate::work::{Work, meta, put_meta};
 ///
 /// A handle: cheap to clone, usable from any task. The peer ends when it is closed or its last
 /// handle is dropped.
+///
+/// # Examples
+///
+/// Two peers share a thread. They live in memory; [`Peer::open`] makes one on disk and on the network.
+///
+/// ```
+/// # fn main() -> Result<(), leno::Error> { futures_executor::block_on(async {
+/// use std::time::Duration;
+/// use leno::store::MemoryStore;
+/// use leno::transport::memory::{Conditions, MemoryNetwork};
+/// use leno::{Driver, Error, ManualClock, Peer, PeerId, Role};
+///
+/// async fn open(network: &MemoryNetwork) -> Result<(Peer, Driver), Error> {
+///     let store = MemoryStore::new();
+///     let device = Peer::device(&store).await?;
+///     let endpoint = network.endpoint(PeerId(device.verifying_key().to_bytes()));
+///     let clock = ManualClock::new(0);
+///     Peer::builder().store(store).transport(endpoint).clock(clock).build().await
+/// }
+///
+/// let network = MemoryNetwork::new(1, Conditions::default());
+/// let (alice, alices_driver) = open(&network).await?;
+/// let (bob, bobs_driver) = open(&network).await?;
+/// let app = async {
+///     let band = alice.create_thread("band").await?;
+///     let card = bob.card("Bob").await?;
+///     let ticket = band.grant(&card, Role::Writer).await?;
+///
+///     let bobs_band = bob.join(&ticket).await?;
+///     let report = bob.sync_once(Duration::from_secs(1)).await?;
+///     assert!(report.is_complete());
+///     assert_eq!(bobs_band.status().await?.name.as_deref(), Some("band"));
+///
+///     bob.close().await?;
+///     alice.close().await
+/// };
+/// futures_util::try_join!(alices_driver.run(), bobs_driver.run(), app)?;
+/// # Ok(()) }) }
+/// ```
 #[derive(Clone)]
 pub struct Peer {
     inner: Arc<Inner>,
@@ -85,6 +124,33 @@ impl Peer {
     /// # Errors
     ///
     /// [`Error`] if the folder cannot be used, or is open in another process.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Debug, Deserialize, Serialize)]
+    /// struct Song {
+    ///     title: String,
+    /// }
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), leno::Error> {
+    /// # let home = tempfile::tempdir()?;
+    /// # let folder = home.path().join("songs");
+    /// let band = leno::Peer::open(folder).await?.create_thread("band").await?;
+    /// let songs = band.collection::<Song>("songs");
+    /// let mut live = songs.watch().await?;
+    ///
+    /// songs.insert(&Song { title: "Psalm 1".to_owned() }).await?;
+    /// while let Some(change) = live.next().await {
+    ///     println!("{:?}", change?);
+    /// #   return band.peer().close().await;
+    /// }
+    /// # Err(leno::Error::Closed)
+    /// # }
+    /// ```
     #[cfg(all(feature = "redb", feature = "libp2p"))]
     pub async fn open(folder: impl AsRef<std::path::Path>) -> Result<Self, Error> {
         let addresses = ["/ip4/0.0.0.0/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1"];

@@ -76,6 +76,35 @@ const VERSION: u64 = 1;
 /// # Security
 ///
 /// The ticket holds the service key: send it as you would send an invitation, not publicly.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), leno::Error> { futures_executor::block_on(async {
+/// use leno::{ManualClock, Peer, Role, Ticket};
+///
+/// let clock = ManualClock::new(0);
+/// let (alice, alices_driver) = Peer::builder().clock(clock.clone()).build().await?;
+/// let (bob, bobs_driver) = Peer::builder().clock(clock).build().await?;
+/// let app = async {
+///     // Bob sends his card to Alice,
+///     let card = bob.card("Bob").await?.to_string();
+///
+///     // she sends him a ticket back,
+///     let band = alice.create_thread("band").await?;
+///     let ticket = band.grant(&card.parse()?, Role::Writer).await?.to_string();
+///     assert!(ticket.starts_with("leno-ticket:"));
+///
+///     // and he joins. The thread comes with the next sync.
+///     let ticket: Ticket = ticket.parse()?;
+///     assert_eq!((ticket.thread(), ticket.peer()), (band.id(), alice.id()));
+///     assert_eq!(bob.join(&ticket).await?.id(), band.id());
+///     bob.close().await?;
+///     alice.close().await
+/// };
+/// futures_util::try_join!(alices_driver.run(), bobs_driver.run(), app)?;
+/// # Ok(()) }) }
+/// ```
 #[derive(Clone)]
 pub struct Ticket {
     pub(crate) thread: ThreadId,
@@ -166,6 +195,26 @@ fn decode_ticket(bytes: &[u8]) -> Result<Ticket, DecodeError> {
 /// What a peer hands to an owner or admin to be granted a role: a new seat, and who stands behind it.
 ///
 /// Holds no secrets. The seat's keys wait in the store of the peer that made the card.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), leno::Error> { futures_executor::block_on(async {
+/// use leno::{Card, ManualClock, Peer};
+///
+/// let (peer, driver) = Peer::builder().clock(ManualClock::new(0)).build().await?;
+/// let app = async {
+///     let card = peer.card("Bob").await?;
+///     let text = card.to_string();
+///     assert!(text.starts_with("leno-card:"));
+///
+///     let read: Card = text.parse()?;
+///     assert_eq!((read.name(), read.seat()), ("Bob", card.seat()));
+///     peer.close().await
+/// };
+/// futures_util::try_join!(driver.run(), app)?;
+/// # Ok(()) }) }
+/// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Card {
     pub(crate) seat: SeatId,

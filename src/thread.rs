@@ -21,6 +21,36 @@ use crate::text::{ADDRESSES_MAX, Card, Ticket};
 use crate::work::{Work, member_of_grant, member_of_log, thread_mut};
 
 /// A thread of a peer. A handle: cheap to clone.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), leno::Error> { futures_executor::block_on(async {
+/// use std::collections::BTreeMap;
+/// use leno::{ManualClock, Peer};
+///
+/// let (peer, driver) = Peer::builder().clock(ManualClock::new(0)).build().await?;
+/// let app = async {
+///     let band = peer.create_thread("band").await?;
+///     let title = |text: &str| BTreeMap::from([("title".to_owned(), text.to_owned())]);
+///
+///     // Two documents in one record: others see both or none.
+///     let both = band.transact(move |transaction| {
+///         transaction.insert("news", &title("A new song"))?;
+///         transaction.insert("songs", &title("Psalm 96"))
+///     });
+///     let song = both.await?;
+///     let songs = band.collection::<BTreeMap<String, String>>("songs");
+///     assert_eq!(songs.get(&song).await?, Some(title("Psalm 96")));
+///
+///     // Later, or after a restart, it is found by its id.
+///     let again = peer.thread(band.id()).await?;
+///     assert_eq!(again.state_hash().await?, band.state_hash().await?);
+///     peer.close().await
+/// };
+/// futures_util::try_join!(driver.run(), app)?;
+/// # Ok(()) }) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Thread {
     peer: Peer,
@@ -43,6 +73,29 @@ pub struct Member {
 }
 
 /// Where a thread stands on this peer.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), leno::Error> { futures_executor::block_on(async {
+/// use std::collections::BTreeMap;
+/// use leno::{ManualClock, Peer, Role};
+///
+/// let (peer, driver) = Peer::builder().clock(ManualClock::new(0)).build().await?;
+/// let app = async {
+///     let band = peer.create_thread("band").await?;
+///     let songs = band.collection("songs");
+///     songs.insert(&BTreeMap::from([("title", "Psalm 1")])).await?;
+///
+///     let status = band.status().await?;
+///     assert_eq!((status.name.as_deref(), status.role), (Some("band"), Some(Role::Owner)));
+///     assert_eq!(status.stored, status.admitted, "nothing waits");
+///     assert_eq!(status.outbox, 1, "nobody else has the song yet");
+///     peer.close().await
+/// };
+/// futures_util::try_join!(driver.run(), app)?;
+/// # Ok(()) }) }
+/// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ThreadStatus {
     /// What the thread is called, if its roster could be read.

@@ -43,6 +43,38 @@ pub enum Change<T> {
 }
 
 /// The changes of a collection, in the order in which they became durable here.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), leno::Error> { futures_executor::block_on(async {
+/// use leno::{Change, ManualClock, Peer};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+/// struct Song {
+///     title: String,
+/// }
+///
+/// let (peer, driver) = Peer::builder().clock(ManualClock::new(0)).build().await?;
+/// let app = async {
+///     let songs = peer.create_thread("band").await?.collection::<Song>("songs");
+///     let mut live = songs.watch().await?;
+///
+///     let song = Song { title: "Psalm 1".to_owned() };
+///     let id = songs.insert(&song).await?;
+///     songs.delete(&id).await?;
+///
+///     let (before, after) = (None, song.clone());
+///     let change = live.next().await.transpose()?;
+///     assert_eq!(change, Some(Change::Put { id: id.clone(), before, after }));
+///     let change = live.next().await.transpose()?;
+///     assert_eq!(change, Some(Change::Deleted { id, before: Some(song) }));
+///     peer.close().await
+/// };
+/// futures_util::try_join!(driver.run(), app)?;
+/// # Ok(()) }) }
+/// ```
 #[derive(Debug)]
 pub struct Watch<T> {
     receiver: Receiver<RawChange>,

@@ -18,6 +18,7 @@ mod example_transport;
 mod facade;
 mod failing;
 mod kill;
+mod readme;
 mod restored;
 mod support;
 mod ticket;
