@@ -12,7 +12,7 @@ use leno_identity::{
 use leno_threads_core::store::{Batch, MemoryStore, Store, StoreError, Table, View, scan_prefix};
 use leno_threads_core::sync::{PeerKey, Replica};
 use leno_threads_core::thread::Changes;
-use leno_threads_core::{Padding, ThreadId};
+use leno_threads_core::{Padding, Suite, ThreadId};
 use leno_transport_trait::{Address, PeerId, Transport};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -65,6 +65,7 @@ pub struct Builder {
     seed: Option<Zeroizing<[u8; 32]>>,
     generation: Option<Box<dyn Generation>>,
     padding: Padding,
+    suite: Suite,
 }
 
 enum Network {
@@ -93,6 +94,7 @@ impl Default for Builder {
             seed: None,
             generation: None,
             padding: Padding::Padme,
+            suite: Suite::Aes256Gcm,
         }
     }
 }
@@ -156,6 +158,15 @@ impl Builder {
     #[must_use]
     pub fn padding(mut self, padding: Padding) -> Self {
         self.padding = padding;
+        self
+    }
+
+    /// Seals the threads that this peer creates by `suite`; by AES-256-GCM unless this says otherwise.
+    /// A thread keeps its suite, and peers follow it whatever their own is: choose
+    /// [`Suite::ChaCha20Poly1305`] where the devices of a thread compute AES without hardware.
+    #[must_use]
+    pub fn suite(mut self, suite: Suite) -> Self {
+        self.suite = suite;
         self
     }
 
@@ -226,6 +237,7 @@ impl Builder {
             documents: BTreeMap::new(),
             rng,
             padding: self.padding,
+            suite: self.suite,
             subscribers: Subscribers::default(),
             restored,
             awaited,

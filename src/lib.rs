@@ -82,7 +82,7 @@ pub use leno_identity as identity;
 pub use leno_store_redb::Redb;
 pub use leno_threads_core::store;
 pub use leno_threads_core::sync::SyncError;
-pub use leno_threads_core::{Padding, Role, ThreadId};
+pub use leno_threads_core::{Padding, Role, Suite, ThreadId};
 pub use leno_threads_db::{Definition, FieldChange, FieldEdit};
 #[cfg(feature = "libp2p")]
 pub use leno_transport_libp2p::{Builder as Libp2pBuilder, Libp2p};

@@ -9,7 +9,7 @@ use futures_util::SinkExt;
 use leno_identity::{AgreementKey, Device, Did, PublicKey, SigningKey};
 use leno_threads_core::store::{Store, StoreError, Table};
 use leno_threads_core::thread::{Seat, Thread as CoreThread};
-use leno_threads_core::{RosterOp, Suite, ThreadId};
+use leno_threads_core::{RosterOp, ThreadId};
 use leno_transport_trait::{Address, PeerId, Transport};
 use zeroize::Zeroizing;
 
@@ -207,7 +207,7 @@ impl Peer {
             .unwrap_or_default()
     }
 
-    /// Makes a thread, owned by this peer.
+    /// Makes a thread, owned by this peer and sealed by the suite of [`Builder::suite`].
     ///
     /// # Errors
     ///
@@ -228,7 +228,7 @@ impl Peer {
                 let now = work.now();
                 let number = work.core.replica.next_number();
                 let secret = work.core.replica.nonce_secret();
-                let suite = Suite::Aes256Gcm;
+                let suite = work.core.suite;
                 let thread = CoreThread::create(
                     work.view,
                     number,

@@ -10,7 +10,7 @@ use leno_threads_core::store::{Batch, Overlay, StoreError, Table, View};
 use leno_threads_core::sync::{Level, PeerKey, Replica, SyncError};
 use leno_threads_core::thread::{AppendError, Changes, Opened, Thread, ThreadEvent};
 use leno_threads_core::{
-    LogId, NonceSecret, Now, OpRef, Padding, RecordRef, SeatId, Seq, Stamp, ThreadId,
+    LogId, NonceSecret, Now, OpRef, Padding, RecordRef, SeatId, Seq, Stamp, Suite, ThreadId,
 };
 use leno_threads_db::{COLLECTION_FACT_PREFIX, Documents, Flushed};
 use leno_transport_trait::{Address, PeerId};
@@ -29,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) documents: BTreeMap<ThreadId, Documents>,
     pub(crate) rng: ChaCha20Rng,
     pub(crate) padding: Padding,
+    /// By what threads that are created here are sealed.
+    pub(crate) suite: Suite,
     pub(crate) subscribers: Subscribers,
     /// Threads that may have been restored from a copy: no writes before a level sync.
     pub(crate) restored: BTreeSet<ThreadId>,

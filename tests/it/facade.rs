@@ -1,14 +1,17 @@
 //! The facade, call by call.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
-use leno::store::MemoryStore;
+use leno::store::{MemoryStore, Store, Table, scan_prefix};
 use leno::transport::memory::Conditions;
 use leno::{
     CHANGES_MAX, Card, Change, Definition, EVENTS_MAX, Error, Event, FieldChange, FieldEdit,
-    Fields, Ipld, Peer, PeerId, Role, Strategy, SyncReport, TextError,
+    Fields, Ipld, Peer, PeerId, Role, Strategy, Suite, SyncReport, TextError,
 };
+use leno_crdt_codec::cbor::Decoder;
+use leno_threads_core::Genesis;
 
 use crate::support::{DEADLINE, Pair, Song, connect, id, join, level, run, song};
 
@@ -685,5 +688,32 @@ fn peer_builds_without_a_clock_only_if_there_is_a_default() {
     run(async |_| {
         let built = Peer::builder().build().await;
         assert_eq!(built.is_ok(), cfg!(feature = "tokio"));
+    });
+}
+
+#[test]
+fn suite_of_a_thread_is_its_makers_choice_and_all_follow_it() {
+    run(async |world| {
+        let store = MemoryStore::new();
+        let builder = world.networked(store.clone()).await;
+        let alice = world.start(builder.suite(Suite::ChaCha20Poly1305)).await;
+        let alice = alice.unwrap().peer;
+        let pair = Pair::of(alice, world.fresh().await, Role::Writer).await;
+        let (alices, bobs) = pair.songs();
+        alices.put(&id("a"), &song("one")).await.unwrap();
+        bobs.put(&id("b"), &song("two")).await.unwrap();
+        pair.converge().await;
+        assert_eq!(alices.count().await.unwrap(), 2);
+
+        let mut suites = Vec::new();
+        let view = store.view().unwrap();
+        scan_prefix(&*view, Table::Threads, &[], &mut |_, row| {
+            let mut decoder = Decoder::new(row);
+            decoder.array().unwrap();
+            suites.push(Genesis::decode(decoder.bytes().unwrap()).unwrap().suite);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(suites, [Suite::ChaCha20Poly1305]);
     });
 }
