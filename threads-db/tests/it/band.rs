@@ -35,8 +35,7 @@ const NUMBER: u32 = 0;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Parcel {
     Run(LogId, Seq, Vec<u8>, [u8; 64]),
-    /// With the seat that hands it over.
-    Wrap(SeatId, Wrap),
+    Wrap(Wrap),
 }
 
 pub(crate) struct Member {
@@ -364,11 +363,11 @@ impl Member {
             parents,
         };
         self.govern(&[FrameOp::Epoch(epoch)], &[]);
-        let (id, from) = (self.thread.id(), self.thread.seat().id());
+        let id = self.thread.id();
         let wraps: Vec<_> = base().seats[..=DAVE]
             .iter()
             .map(|(seat, kem)| Wrap::seal(&key, id, THREAD_DOMAIN, *seat, kem, &mut self.rng))
-            .map(|wrap| Parcel::Wrap(from, wrap.unwrap()))
+            .map(|wrap| Parcel::Wrap(wrap.unwrap()))
             .collect();
         for wrap in &wraps {
             assert!(self.take(wrap));
@@ -391,8 +390,7 @@ impl Member {
                 .unwrap();
         }
         let wraps = self.thread.wraps(&*view).unwrap();
-        let from = self.thread.seat().id();
-        parcels.extend(wraps.into_iter().map(|wrap| Parcel::Wrap(from, wrap)));
+        parcels.extend(wraps.into_iter().map(Parcel::Wrap));
         parcels
     }
 
@@ -414,8 +412,9 @@ impl Member {
                     Err(error) => panic!("{error}"),
                 }
             }
-            Parcel::Wrap(from, wrap) => {
-                match thread.take_wrap(view, *from, wrap, changes, &mut sink) {
+            Parcel::Wrap(wrap) => {
+                let (from, _) = base().seats[0];
+                match thread.take_wrap(view, from, wrap, changes, &mut sink) {
                     Ok(_) => true,
                     Err(TakeWrapError::UnknownEpoch | TakeWrapError::Ghost { .. }) => false,
                     Err(error) => panic!("{error}"),

@@ -36,6 +36,10 @@ impl Claims {
         let below = self.0.get(start..at).unwrap_or_default();
         let from = start + below.partition_point(|it| it.stamp > claim.stamp);
         let to = at + usize::from(reaches.is_some_and(|it| it.dot == claim.dot));
+        // Exactly one is what a place has that waits for what it replaces.
+        if self.0.is_empty() {
+            self.0.reserve_exact(1);
+        }
         self.0.splice(from..to, [claim]);
     }
 
