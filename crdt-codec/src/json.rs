@@ -10,6 +10,7 @@
 
 mod diff;
 mod dots;
+mod name;
 mod op;
 mod position;
 mod render;

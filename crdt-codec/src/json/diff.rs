@@ -78,7 +78,7 @@ pub fn patch(
     let fields = state.fields();
     for (name, value) in differ.map(partial)? {
         let strategy = definition.of(name);
-        let field = fields.and_then(|fields| fields.get(name));
+        let field = fields.and_then(|fields| fields.get(name.as_bytes()));
         if is_plain(field, strategy, value) {
             differ.set_register(name, field, Value::new(value)?);
             continue;
@@ -117,7 +117,7 @@ pub fn overwrite(
     let mut field = None;
     let mut fields = state.fields();
     for key in path {
-        field = fields.and_then(|fields| fields.get(*key));
+        field = fields.and_then(|fields| fields.get(key.as_bytes()));
         fields = field.and_then(|field| field.facets.as_ref().map(|facets| &facets.map));
     }
     Ok(Edit {
@@ -208,10 +208,11 @@ impl<U: FnMut() -> [u8; 4]> Differ<U> {
     ) -> Result<(), ValueError> {
         let strategy = |name: &str| definition.and_then(|it| it.of(name));
         for (name, value) in new {
-            let field = old.and_then(|old| old.get(name));
+            let field = old.and_then(|old| old.get(name.as_bytes()));
             self.at(name, |it| it.field(field, strategy(name), Some(value)))?;
         }
         for (name, field) in old.into_iter().flatten() {
+            let name = name.as_str();
             if !new.contains_key(name) {
                 self.at(name, |it| it.field(Some(field), strategy(name), None))?;
             }
@@ -363,7 +364,7 @@ impl<U: FnMut() -> [u8; 4]> Differ<U> {
         let _ = self.set(facets, None);
         let _ = self.list(facets, None);
         for (name, field) in &facets.map {
-            self.at(name, |it| it.remove_all(field));
+            self.at(name.as_str(), |it| it.remove_all(field));
         }
     }
 

@@ -1,10 +1,12 @@
 //! The one merge rule below registers, sets, presence and list elements.
 
 mod claims;
+mod entries;
 
 use std::cmp::Ordering;
 
 pub(super) use claims::{Claim, Claims};
+use entries::Entries;
 
 use crate::{Dot, LogId, Place, Seq, Stamp};
 
@@ -15,10 +17,9 @@ use crate::{Dot, LogId, Place, Seq, Stamp};
 /// the entries up to that dot whose stamps lie below its own: an op's stamp is above those of all
 /// that its writer has seen, so a claim on what comes after it is a lie and hides nothing. Both
 /// rules ask for a maximum per log, and the result does not depend on the order of arrival.
-// Sorted by log; most places have one writer, so this is one small allocation.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Dots<T> {
-    entries: Vec<Entry<T>>,
+    entries: Entries<T>,
     /// Claims that go beyond the newest entry of their log. There are none once all that is seen has
     /// come; only a lie stays.
     claims: Option<Box<Claims>>,
@@ -62,7 +63,7 @@ impl Content for Stamp {
 impl<T> Default for Dots<T> {
     fn default() -> Self {
         Self {
-            entries: Vec::new(),
+            entries: Entries::default(),
             claims: None,
         }
     }
@@ -88,7 +89,7 @@ impl<T: Content> Dots<T> {
         let Dot { log, seq, index } = place.dot;
         let at = self.find(log);
         if let Ok(at) = at
-            && let Some(entry) = self.entries.get(at)
+            && let Some(entry) = self.entries().get(at)
             && (seq, index) <= (entry.seq, entry.index)
         {
             return;
@@ -102,13 +103,7 @@ impl<T: Content> Dots<T> {
             content,
         };
         match at {
-            Err(at) => {
-                // Exactly one is what most places need for good.
-                if self.entries.is_empty() {
-                    self.entries.reserve_exact(1);
-                }
-                self.entries.insert(at, new);
-            }
+            Err(at) => self.entries.insert(at, new),
             Ok(at) => {
                 if let Some(entry) = self.entries.get_mut(at) {
                     *entry = new;
@@ -149,7 +144,7 @@ impl<T: Content> Dots<T> {
 impl<T> Dots<T> {
     #[inline]
     fn find(&self, log: LogId) -> Result<usize, usize> {
-        match self.entries.as_slice() {
+        match self.entries() {
             // The usual case, spared the search.
             [only] if only.log == log => Ok(0),
             entries => entries.binary_search_by(|entry| entry.log.cmp(&log)),
@@ -158,11 +153,14 @@ impl<T> Dots<T> {
 
     /// Takes entries that are sorted by log, and claims beyond them.
     pub(super) fn from_sorted(entries: Vec<Entry<T>>, claims: Option<Box<Claims>>) -> Self {
-        Self { entries, claims }
+        Self {
+            entries: entries.into(),
+            claims,
+        }
     }
 
     pub(super) fn entries(&self) -> &[Entry<T>] {
-        &self.entries
+        self.entries.as_slice()
     }
 
     /// Claims that go beyond the entries, in ascending order of their dots.
@@ -172,22 +170,22 @@ impl<T> Dots<T> {
 
     /// Visits the log of each entry and claim.
     pub(super) fn each_log(&self, mut visit: impl FnMut(LogId)) {
-        self.entries.iter().for_each(|it| visit(it.log));
+        self.entries().iter().for_each(|it| visit(it.log));
         self.claims().iter().for_each(|it| visit(it.dot.log));
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries().is_empty()
     }
 
     /// Tells whether any entry still shows.
     pub(super) fn is_visible(&self) -> bool {
-        self.entries.iter().any(|entry| entry.content.is_some())
+        self.entries().iter().any(|entry| entry.content.is_some())
     }
 
     /// What an op of `own` replaces here: the visible entries of all other logs.
     pub(super) fn seen_by(&self, own: LogId) -> Vec<Dot> {
-        let others = self.entries.iter().filter(|entry| entry.log != own);
+        let others = self.entries().iter().filter(|entry| entry.log != own);
         others
             .filter(|entry| entry.content.is_some())
             .map(Entry::dot)
@@ -198,7 +196,7 @@ impl<T> Dots<T> {
 impl<V> Dots<Write<V>> {
     /// The visible write of the greatest place.
     pub(super) fn winner(&self) -> Option<(Place, Option<&V>)> {
-        match self.entries.as_slice() {
+        match self.entries() {
             [only] => only.visible(),
             entries => entries
                 .iter()
@@ -209,7 +207,7 @@ impl<V> Dots<Write<V>> {
 
     /// All visible writes, greatest place first.
     pub(super) fn visible(&self) -> Vec<(Place, Option<&V>)> {
-        let mut visible: Vec<_> = self.entries.iter().filter_map(Entry::visible).collect();
+        let mut visible: Vec<_> = self.entries().iter().filter_map(Entry::visible).collect();
         visible.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
         visible
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ipld_core::ipld::Ipld;
 
 use super::dots::{Dots, Write};
+use super::name::Name;
 use super::op::ElementId;
 use super::state::{Facets, Field, Fields, State};
 use super::strategy::{Definition, Strategy};
@@ -34,7 +35,7 @@ pub fn render(state: &State, definition: &Definition) -> Option<Ipld> {
 /// Returns what one top-level field of the visible document shows, without rendering the rest.
 #[must_use]
 pub fn render_field(state: &State, definition: &Definition, field: &str) -> Option<Ipld> {
-    let shown = state.visible_fields()?.get(field)?;
+    let shown = state.visible_fields()?.get(field.as_bytes())?;
     show(shown, definition.of(field))
 }
 
@@ -64,7 +65,7 @@ pub fn conflicts(state: &State) -> Vec<Conflict> {
 
 fn collect(fields: &Fields, path: &mut Vec<String>, conflicts: &mut Vec<Conflict>) {
     for (name, field) in fields {
-        path.push(name.clone());
+        path.push(name.as_str().to_owned());
         conflicts.extend(conflict(path, None, &field.register));
         if let Some(facets) = &field.facets {
             let elements = facets.list.iter();
@@ -100,9 +101,10 @@ fn conflict(
 }
 
 fn show_fields(fields: &Fields, definition: Option<&Definition>) -> BTreeMap<String, Ipld> {
-    let shown = |(name, field): (&String, &Field)| {
+    let shown = |(name, field): (&Name, &Field)| {
+        let name = name.as_str();
         let strategy = definition.and_then(|it| it.of(name));
-        show(field, strategy).map(|value| (name.clone(), value))
+        show(field, strategy).map(|value| (name.to_owned(), value))
     };
     fields.iter().filter_map(shown).collect()
 }

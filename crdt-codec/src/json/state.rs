@@ -6,6 +6,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use super::dots::{Dots, Write};
+use super::name::Name;
 use super::op::{Action, Change, Edit, ElementId, Op, decode_short};
 use super::value::{Number, Value};
 use crate::{Dot, LogId, OpError, Place, Stamp};
@@ -53,7 +54,7 @@ pub struct Creation {
     pub nonce: Option<[u8; 16]>,
 }
 
-pub(super) type Fields = BTreeMap<String, Field>;
+pub(super) type Fields = BTreeMap<Name, Field>;
 
 /// All facets of one field. Most fields are a register and nothing else.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -271,10 +272,12 @@ impl Life {
 /// Finds or makes a field, without allocating its name if it is there.
 fn field<'a>(fields: &'a mut Fields, key: &str) -> &'a mut Field {
     // Asked twice because a borrow that is returned cannot also be given up.
-    if !fields.contains_key(key) {
-        fields.insert(key.to_owned(), Field::default());
+    if !fields.contains_key(key.as_bytes()) {
+        fields.insert(Name::new(key), Field::default());
     }
-    fields.get_mut(key).expect("the field was made just now")
+    fields
+        .get_mut(key.as_bytes())
+        .expect("the field was made just now")
 }
 
 impl Field {

@@ -372,6 +372,44 @@ mod tests {
     }
 
     #[test]
+    fn length_is_known_before_encoding() {
+        let numbers = [
+            0,
+            23,
+            24,
+            255,
+            256,
+            65_535,
+            65_536,
+            u32::MAX.into(),
+            1 << 32,
+        ];
+        let mut values = vec![
+            Ipld::Null,
+            Ipld::Bool(true),
+            Ipld::Float(0.5),
+            Ipld::Integer(i64::MIN.into()),
+            Ipld::Integer(u64::MAX.into()),
+        ];
+        for number in numbers {
+            values.extend([Ipld::Integer(number), Ipld::Integer(-1 - number)]);
+        }
+        for length in [0, 1, 23, 24, 255, 256] {
+            values.push(Ipld::String("x".repeat(length)));
+            values.push(Ipld::Bytes(vec![0; length]));
+            values.push(Ipld::List(vec![Ipld::Null; length]));
+            values.push(Ipld::Map([("k".repeat(length), Ipld::Null)].into()));
+        }
+        let hash = cid::multihash::Multihash::wrap(0x12, &[7; 32]).unwrap();
+        values.push(Ipld::Link(cid::Cid::new_v1(0x71, hash)));
+        values.push(Ipld::List(values.clone()));
+        for value in values {
+            let bytes = cbor::encode_ipld(&value).len();
+            assert_eq!(check(&value, DEPTH_MAX - 1), Ok(bytes), "{value:?}");
+        }
+    }
+
+    #[test]
     fn negative_zero_is_zero() {
         assert_eq!(
             Value::new(&Ipld::Float(-0.0)),

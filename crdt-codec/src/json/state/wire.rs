@@ -29,6 +29,7 @@ use std::collections::BTreeMap;
 use super::{Creation, Extreme, Facets, Field, Fields, Life, Member, State, each_log};
 use crate::cbor::{DEPTH_MAX, DecodeError, Decoder, Encoder, Kind, key_order};
 use crate::json::dots::{Claim, Claims, Content, Dots, Entry, Write};
+use crate::json::name::Name;
 use crate::json::op::{ElementId, PATH_SEGMENTS_MAX, decode_number, decode_position};
 use crate::json::value::Value;
 use crate::{Dot, LogId, Place, Stamp};
@@ -134,7 +135,10 @@ impl Writer<'_> {
 
     fn fields(&mut self, fields: &Fields) {
         self.out.map(fields.len());
-        let mut fields: Vec<_> = fields.iter().collect();
+        let mut fields: Vec<_> = fields
+            .iter()
+            .map(|(name, it)| (name.as_str(), it))
+            .collect();
         fields.sort_by(|(a, _), (b, _)| key_order(a, b));
         for (name, field) in fields {
             self.out.text(name);
@@ -334,7 +338,7 @@ impl<'a> Reader<'a> {
         let mut previous = None;
         for _ in 0..self.input.map()? {
             let name = self.input.key(previous)?;
-            fields.insert(name.to_owned(), self.field(above + 1)?);
+            fields.insert(Name::new(name), self.field(above + 1)?);
             previous = Some(name);
         }
         Ok(fields)
