@@ -70,3 +70,21 @@ fn packed_log_is_shorter_and_reads_the_same() {
     }
     assert!(level(&bob, &carol, id));
 }
+
+#[test]
+fn records_that_are_written_together_make_rows_as_long_as_packed_ones() {
+    let mut alice = Peer::new(1);
+    let id = alice.create();
+    let text = "x".repeat(136);
+    alice.write_many(id, vec![text.as_str(); 2_000]);
+    let long = "x".repeat(400 << 10);
+    alice.write_many(id, vec![text.as_str(), long.as_str(), text.as_str()]);
+    let rows = rows(&alice);
+    let is_long = |row: &&usize| **row > PACKED_BYTES_MAX;
+    assert_eq!(
+        rows.iter().filter(is_long).count(),
+        1,
+        "a long record has a row of its own: {rows:?}"
+    );
+    assert!(rows.len() < 12, "{rows:?}");
+}
