@@ -339,14 +339,12 @@ impl SeatProof {
         now: Now,
     ) -> Option<VerifiedCertificate> {
         let certificate = DeviceCertificate::decode(&self.certificate).ok()?;
-        let verified = match certificate.clone().verify(now.utc_millis().unwrap_or(0)) {
-            Err(CertificateError::NotYetIssued { issued_millis, .. })
-                if now.utc_millis().is_none() =>
-            {
-                certificate.verify(issued_millis)
-            }
-            verdict => verdict,
-        };
+        let mut verified = certificate.clone().verify(now.utc_millis().unwrap_or(0));
+        if let Err(CertificateError::NotYetIssued { issued_millis, .. }) = verified
+            && now.utc_millis().is_none()
+        {
+            verified = certificate.verify(issued_millis);
+        }
         let verified = verified.ok()?;
         let device: &VerifyingKey = verified.device();
         device

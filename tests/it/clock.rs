@@ -17,16 +17,19 @@ fn clock_that_is_not_set_holds_nothing() {
         let bob = world.start(builder).await.unwrap().peer;
         let pair = Pair::of(alice, bob, Role::Writer).await;
         let (alices, bobs) = pair.songs();
+        let first = alices.insert(&song("first")).await.unwrap();
+        world.clock.advance(1_000);
         alices.put(&id("a"), &song("from alice")).await.unwrap();
         level(&pair.alice).await;
         assert_eq!(bobs.get(&id("a")).await.unwrap(), Some(song("from alice")));
         bobs.put(&id("a"), &song("from bob")).await.unwrap();
         let made = bobs.insert(&song("new")).await.unwrap();
         level(&pair.bob).await;
-        // Bob's write counts as the later one, and his ids sort behind Alice's past.
+        // Bob's write counts as the later one, and the id that he drew sorts where it belongs.
         assert_eq!(alices.get(&id("a")).await.unwrap(), Some(song("from bob")));
-        let past = alices.insert(&song("now")).await.unwrap();
-        assert!(made < past && made.to_string() > id("0").to_string());
+        world.clock.advance(1_000);
+        let last = alices.insert(&song("last")).await.unwrap();
+        assert!(first < made && made < last);
         let status = pair.bobs.status().await.unwrap();
         assert!(!status.clock_is_set && status.waiting.is_empty());
         assert!(pair.alices.status().await.unwrap().clock_is_set);
