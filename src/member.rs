@@ -109,7 +109,7 @@ mod tests {
             let card = bob.card("bob").await.unwrap();
             thread.grant(&card, Role::Writer).await.unwrap();
             let (own, bobs) = (Some(alice.identity()), Some(bob.identity()));
-            assert_eq!(identities(&thread).await, [own.clone(), bobs.clone()]);
+            assert_eq!(identities(&thread).await, [own, bobs]);
 
             // Mallory's device vouches for Bob's seat, and an admin states it.
             let (seat, kem) = (card.seat, card.kem);
@@ -119,7 +119,7 @@ mod tests {
             });
             let forged = forged.await.unwrap();
             restate(&thread, seat, forged.clone(), None).await;
-            assert_eq!(identities(&thread).await, [own.clone(), None]);
+            assert_eq!(identities(&thread).await, [own, None]);
 
             // The right certificate under another salt than the grant's is not what it committed to.
             restate(&thread, seat, card.proof.encode(), None).await;

@@ -102,7 +102,7 @@ pub struct Thread {
     keys: BTreeMap<EpochId, (u32, EpochKey)>,
     /// Wraps that are kept here and the seat that handed each over: several for one recipient, because
     /// nobody else can tell a good one from junk.
-    wrapped: BTreeMap<(EpochId, SeatId), BTreeMap<WrapTag, SeatId>>,
+    wrapped: wraps::Wrapped,
     /// Counts wraps that were kept: while it stays, there are no new ones.
     wraps_kept: u64,
     // Looked up, never iterated.

@@ -47,6 +47,9 @@ pub enum TakeWrapError {
 /// Tells wraps of one epoch for one seat apart: the first bytes of the encapsulated key.
 pub(crate) type WrapTag = [u8; 8];
 
+/// Wraps of an epoch for a recipient, and the seat that handed each over.
+pub(super) type Wrapped = BTreeMap<(EpochId, SeatId), BTreeMap<WrapTag, SeatId>>;
+
 /// The tag of a wrap.
 pub(crate) fn tag_of(wrap: &Wrap) -> WrapTag {
     let [a, b, c, d, e, f, g, h, ..] = wrap.encapsulated;
@@ -458,11 +461,8 @@ fn decode_wrap(row: &[u8]) -> Result<(Wrap, SeatId), DecodeError> {
 }
 
 /// The wraps that are kept of a thread, and who handed each over.
-pub(super) fn wrapped(
-    view: &dyn View,
-    thread: u32,
-) -> Result<BTreeMap<(EpochId, SeatId), BTreeMap<WrapTag, SeatId>>, StoreError> {
-    let mut wrapped: BTreeMap<_, BTreeMap<WrapTag, SeatId>> = BTreeMap::new();
+pub(super) fn wrapped(view: &dyn View, thread: u32) -> Result<Wrapped, StoreError> {
+    let mut wrapped = Wrapped::new();
     let mut damaged = false;
     scan_prefix(view, Table::Wraps, &keys::thread(thread), &mut |_, row| {
         match decode_wrap(row) {
