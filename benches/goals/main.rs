@@ -9,6 +9,7 @@ mod disk;
 mod floor;
 mod live;
 mod merge;
+mod stock;
 mod wire;
 
 use std::path::Path;
