@@ -35,7 +35,6 @@ fn check(name: &str, bytes: &[u8]) {
         );
     };
     spent("op", allocated(|| Op::decode(bytes)));
-    spent("document of an op", allocated(|| Op::document_of(bytes)));
     spent("skip", allocated(|| Decoder::new(bytes).skip().map(|_| ())));
 }
 

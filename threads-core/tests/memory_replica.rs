@@ -4,6 +4,7 @@
 
 #![expect(
     clippy::indexing_slicing,
+    clippy::result_large_err,
     clippy::unwrap_used,
     reason = "helpers of tests, which may panic as the tests do"
 )]

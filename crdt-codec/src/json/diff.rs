@@ -89,7 +89,13 @@ pub fn patch(
                 let shown = field.and_then(|it| show(it, strategy));
                 Some(Cow::Owned(merge(shown, value)))
             }
-            value => Some(Cow::Borrowed(value)),
+            Ipld::Bool(_)
+            | Ipld::Integer(_)
+            | Ipld::Float(_)
+            | Ipld::String(_)
+            | Ipld::Bytes(_)
+            | Ipld::List(_)
+            | Ipld::Link(_) => Some(Cow::Borrowed(value)),
         };
         differ.at(name, |differ| {
             differ.field(field, strategy, target.as_deref())

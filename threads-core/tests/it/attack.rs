@@ -324,13 +324,14 @@ fn reordered_records() {
 }
 
 fn decode_error(error: &ReceiveError) -> &DecodeError {
-    match error {
-        ReceiveError::Refused {
-            source: VerifyError::Decode(error),
-            ..
-        } => error,
-        other => panic!("{other:?}"),
-    }
+    let ReceiveError::Refused {
+        source: VerifyError::Decode(error),
+        ..
+    } = error
+    else {
+        panic!("{error:?}")
+    };
+    error
 }
 
 #[test]
@@ -409,13 +410,12 @@ fn flipped_bits() {
         if Run::from_parts(&flipped.1, &flipped.2).is_err() {
             continue;
         }
-        match world.refused(log, &flipped) {
-            ReceiveError::Refused { source, .. } => {
-                let is_signature = matches!(source, VerifyError::NotSigned { .. });
-                reasons[usize::from(is_signature)] += 1;
-            }
-            other => panic!("{byte}: {other:?}"),
-        }
+        let error = world.refused(log, &flipped);
+        let ReceiveError::Refused { source, .. } = error else {
+            panic!("{byte}: {error:?}")
+        };
+        let is_signature = matches!(source, VerifyError::NotSigned { .. });
+        reasons[usize::from(is_signature)] += 1;
     }
     assert!(reasons[0] > 10 && reasons[1] > 100, "{reasons:?}");
     world.recovers();

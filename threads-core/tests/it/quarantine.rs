@@ -402,7 +402,9 @@ fn frame_that_is_malformed() {
     for kind in 0..3 {
         let world = world();
         let log = world.control_log();
-        let mut crafted = world.bob.frame(world.after(log, 1), &[grant.clone()]);
+        let mut crafted = world
+            .bob
+            .frame(world.after(log, 1), std::slice::from_ref(&grant));
         match kind {
             0 => crafted.plaintext = vec![0, 0xff, 0xff],
             1 => crafted.plaintext.truncate(crafted.plaintext.len() - 1),

@@ -349,7 +349,7 @@ impl Member {
     pub(crate) fn begin_epoch(&mut self) -> Vec<Parcel> {
         let governance = self.thread.governance();
         let role = governance.role(self.thread.seat().id());
-        if !role.is_some_and(|role| role <= Role::Admin) {
+        if role.is_none_or(|role| role > Role::Admin) {
             return Vec::new();
         }
         let parents = governance
