@@ -8,7 +8,7 @@ use leno_transport_trait::PeerId;
 /// What [`Peer::sync_once`](crate::Peer::sync_once) came to.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SyncReport {
-    /// Peers with which every shared thread is level.
+    /// Peers with which every shared thread is level: each has what the other had, and keeps it.
     pub level: BTreeSet<PeerId>,
     /// Peers with which something was still to be told when the time was up.
     pub behind: BTreeSet<PeerId>,

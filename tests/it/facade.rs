@@ -214,6 +214,30 @@ fn sync_once_says_who_is_behind() {
 }
 
 #[test]
+fn sync_once_is_complete_only_when_all_has_arrived() {
+    run(|world| async move {
+        let pair = Pair::new(&world, Role::Writer).await;
+        let (alices, bobs) = pair.songs();
+        pair.part().await;
+        world.network.set_conditions(Conditions {
+            latency_millis: 20..=20,
+            bytes_per_second: Some(10_000),
+            ..Conditions::default()
+        });
+        let text = "x".repeat(10_000);
+        for at in 0..20 {
+            let song = song(&text);
+            alices.put(&id(&format!("song {at}")), &song).await.unwrap();
+        }
+        world.network.drive(pair.meet()).await;
+        // What is sent is not there yet: a slow link takes 20 seconds for it.
+        world.network.drive(level(&pair.alice)).await;
+        let status = pair.alices.status().await.unwrap();
+        assert_eq!((bobs.count().await.unwrap(), status.outbox), (20, 0));
+    });
+}
+
+#[test]
 fn of_two_concurrent_writes_the_loser_is_kept() {
     run(async |world| {
         let pair = Pair::new(&world, Role::Writer).await;

@@ -280,21 +280,10 @@ impl<'a> Run<'a> {
     ) -> Result<VerifiedRun<'a>, VerifyError> {
         let mut decoder = Decoder::new(self.items);
         let count = decoder.array()?;
-        let mut headers = Encoder::append_to(Vec::with_capacity(self.count * 216));
-        let mut records = Vec::with_capacity(self.count);
         let first = *tip;
-        let mut tip = *tip;
-        for _ in 0..count {
-            let record = next_record(&mut decoder, &mut headers, thread, log, &tip)?;
-            tip = Tip {
-                seq: record.seq,
-                id: record.id,
-                stamp: record.stamp,
-                key: Some(record.key),
-            };
-            records.push(record);
-        }
+        let derived = Derived::read(&mut decoder, count, thread, log, tip)?;
         decoder.finish()?;
+        let tip = derived.tip;
         let signature = *self.signature;
         let head = SignedHead {
             thread,
@@ -308,9 +297,122 @@ impl<'a> Run<'a> {
             first,
             tip,
             head,
+            derived,
+        })
+    }
+
+    /// Begins to derive a run that this peer verified before it stored it, piece by piece, from where
+    /// `mark` points if that is in this run.
+    pub(crate) fn pieces(self, tip: &Tip, mark: Option<Mark>) -> Result<Pieces<'a>, VerifyError> {
+        let mut decoder = Decoder::new(self.items);
+        let left = decoder.array()?;
+        let items = self.items.get(decoder.offset()..).unwrap_or_default();
+        // A mark of another row points before or behind this one.
+        let end = tip.seq + left as u64;
+        let is_here = |mark: &Mark| mark.base == tip.seq && mark.tip.seq <= end;
+        let mark = mark.filter(is_here).unwrap_or(Mark {
+            base: tip.seq,
+            offset: 0,
+            tip: *tip,
+        });
+        Ok(Pieces { items, end, mark })
+    }
+}
+
+/// A place in a stored row: what is before it need not be derived again. Packing appends to a row and
+/// moves none of its items, so the place stays the same.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    /// The record before the row.
+    base: Seq,
+    /// Bytes of items before the place.
+    offset: usize,
+    /// Where the log stood there.
+    tip: Tip,
+}
+
+/// A stored run that is derived piece by piece: a record that has to wait costs no more than itself.
+#[derive(Debug)]
+pub(crate) struct Pieces<'a> {
+    items: &'a [u8],
+    /// The last record of the row.
+    end: Seq,
+    mark: Mark,
+}
+
+impl<'a> Pieces<'a> {
+    /// The place up to which records were passed.
+    pub(crate) fn mark(&self) -> Mark {
+        self.mark
+    }
+
+    /// The last record that was passed.
+    pub(crate) fn at(&self) -> Seq {
+        self.mark.tip.seq
+    }
+
+    /// Derives the next records, at most so many, none at the end.
+    pub(crate) fn peek(
+        &self,
+        thread: ThreadId,
+        log: LogId,
+        count: usize,
+    ) -> Result<Derived<'a>, VerifyError> {
+        let rest = self.items.get(self.mark.offset..).unwrap_or_default();
+        let left = usize::try_from(self.end - self.mark.tip.seq).unwrap_or(usize::MAX);
+        let mut decoder = Decoder::new(rest);
+        Derived::read(&mut decoder, count.min(left), thread, log, &self.mark.tip)
+    }
+
+    /// Passes derived records up to one of them.
+    pub(crate) fn pass(&mut self, derived: &Derived<'_>, seq: Seq) {
+        let Some(record) = derived.records.iter().find(|record| record.seq == seq) else {
+            return;
+        };
+        self.mark.offset += record.end;
+        self.mark.tip = record.tip();
+    }
+}
+
+/// Records that follow each other in a log, and their encoded headers.
+#[derive(Clone, Debug)]
+pub(crate) struct Derived<'a> {
+    records: Vec<Record<'a>>,
+    headers: Vec<u8>,
+    tip: Tip,
+}
+
+impl<'a> Derived<'a> {
+    fn read(
+        decoder: &mut Decoder<'a>,
+        count: usize,
+        thread: ThreadId,
+        log: LogId,
+        tip: &Tip,
+    ) -> Result<Self, VerifyError> {
+        let mut headers = Encoder::append_to(Vec::with_capacity(count * 216));
+        let mut records = Vec::with_capacity(count);
+        let mut tip = *tip;
+        for _ in 0..count {
+            let record = next_record(decoder, &mut headers, thread, log, &tip)?;
+            tip = record.tip();
+            records.push(record);
+        }
+        Ok(Self {
             records,
             headers: headers.into_vec(),
+            tip,
         })
+    }
+
+    /// The records, in the order of the log.
+    pub(crate) fn records(&self) -> &[Record<'a>] {
+        &self.records
+    }
+
+    /// The encoded seal context of one of these records.
+    pub(crate) fn context(&self, record: &Record<'_>) -> &[u8] {
+        self.headers.get(record.context.clone()).unwrap_or_default()
     }
 }
 
@@ -399,6 +501,7 @@ fn next_record<'a>(
         body,
         roster,
         context,
+        end: decoder.offset(),
     })
 }
 
@@ -434,6 +537,20 @@ pub struct Record<'a> {
     /// The sealed roster part of a control record.
     pub roster: Option<&'a [u8]>,
     context: std::ops::Range<usize>,
+    /// Where its item ends.
+    end: usize,
+}
+
+impl Record<'_> {
+    /// Where the log stands after it.
+    fn tip(&self) -> Tip {
+        Tip {
+            seq: self.seq,
+            id: self.id,
+            stamp: self.stamp,
+            key: Some(self.key),
+        }
+    }
 }
 
 /// A run whose every record is covered by the log's signature.
@@ -443,15 +560,18 @@ pub struct VerifiedRun<'a> {
     first: Tip,
     tip: Tip,
     head: SignedHead,
-    records: Vec<Record<'a>>,
-    headers: Vec<u8>,
+    derived: Derived<'a>,
 }
 
 impl<'a> VerifiedRun<'a> {
     /// The records, in the order of the log.
     #[must_use]
     pub fn records(&self) -> &[Record<'a>] {
-        &self.records
+        self.derived.records()
+    }
+
+    pub(crate) fn derived(&self) -> &Derived<'a> {
+        &self.derived
     }
 
     /// Where the log stood before the run.
@@ -501,7 +621,7 @@ impl<'a> VerifiedRun<'a> {
     /// The encoded seal context of one of this run's records: the associated data of its parts.
     #[must_use]
     pub fn context(&self, record: &Record<'_>) -> &[u8] {
-        self.headers.get(record.context.clone()).unwrap_or_default()
+        self.derived.context(record)
     }
 
     /// The row that keeps this run in a store: where the log stood, the items, the signature.

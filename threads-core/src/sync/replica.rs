@@ -45,7 +45,8 @@ pub enum Level {
     NotShared,
     /// Something is still to be told.
     Behind,
-    /// Each side said that it has nothing more for the other.
+    /// Each side said that it has nothing more for the other, and the other side keeps all that this
+    /// one sent.
     Level,
 }
 
@@ -254,7 +255,12 @@ impl Replica {
             .and_then(|session| session.matched.get(thread));
         match matched {
             None => Level::NotShared,
-            Some(matched) if matched.is_level() => Level::Level,
+            Some(matched)
+                if matched.is_level()
+                    && self.thread(thread).is_none_or(|it| owed(it, matched) == 0) =>
+            {
+                Level::Level
+            }
             Some(_) => Level::Behind,
         }
     }

@@ -232,10 +232,20 @@ impl Matched {
         self.have_sent && self.haves_answered == self.haves_out
     }
 
-    /// Tells whether each side said that it has nothing more for the other.
+    /// Tells whether each side said that it has nothing more for the other, and the other side keeps
+    /// what it was sent: that it was sent all does not mean that anything arrived.
     pub(super) fn is_level(&self) -> bool {
         let is_done = self.up_to_date_sent && self.is_answered();
-        is_done && self.expected == 0 && self.full.is_empty()
+        is_done && self.expected == 0 && self.full.is_empty() && self.is_kept()
+    }
+
+    /// Tells whether the other side keeps all records that it was sent and did not decline.
+    fn is_kept(&self) -> bool {
+        let done = |log: &LogId| self.ranges_done.get(log).copied().unwrap_or_default();
+        let acked = |log: &LogId| self.acked.get(log).copied().unwrap_or_default();
+        self.ranges_out.iter().all(|(log, (sent, last))| {
+            self.unwanted.contains(log) || (*sent <= done(log) && *last <= acked(log))
+        })
     }
 
     /// Tells whether nothing of a log is taken from the other side now.

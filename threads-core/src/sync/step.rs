@@ -243,7 +243,8 @@ impl Step<'_, '_> {
         matched.haves_in = matched.haves_in.saturating_add(1);
         matched.subscribed = subscribe;
         matched.theirs = logs.iter().map(|it| (it.log, it.seq)).collect();
-        matched.unwanted.clear();
+        let is_declined = |it: &&HaveLog| it.seq == Seq::MAX;
+        matched.unwanted = logs.iter().filter(is_declined).map(|it| it.log).collect();
         // What is under way was not there yet when the other side wrote its vector.
         for (log, last) in matched.under_way().collect::<Vec<_>>() {
             let theirs = matched.theirs.entry(log).or_default();
@@ -310,6 +311,11 @@ impl Step<'_, '_> {
         let log_number = u32::try_from(log_number).unwrap_or(u32::MAX);
         *matched.ranges_in.entry(log_number).or_default() += 1;
         if matched.is_unwanted(&log) {
+            // Told all the same, or the other side takes it for under way and never sends it again.
+            let tip = self.replica.thread(&id).and_then(|it| it.log(&log));
+            let tip = tip.map_or(0, |log| log.tip.seq);
+            self.matched(id)?.acks.insert(log_number, tip);
+            self.wake(id);
             return Ok(());
         }
         let Some(Slot::Open(thread)) = self.replica.slots.get_mut(&id) else {
