@@ -120,6 +120,9 @@ pub struct Thread {
     newest: Stamp,
     scratch: Zeroizing<Vec<u8>>,
     limits: Limits,
+    /// Records that were derived again from the store.
+    #[cfg(feature = "test-util")]
+    derived: std::sync::atomic::AtomicU64,
 }
 
 /// Limits that tests lower, because they are far away.
@@ -379,6 +382,26 @@ impl Thread {
     #[cfg(feature = "test-util")]
     pub fn set_records_per_epoch_max(&mut self, records: u64) {
         self.limits.records_per_epoch = records;
+    }
+
+    /// Records of stored rows that were derived again since the thread was loaded: what reading back
+    /// costs.
+    #[cfg(feature = "test-util")]
+    #[must_use]
+    pub fn derived(&self) -> u64 {
+        self.derived.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    #[cfg_attr(
+        not(feature = "test-util"),
+        expect(clippy::unused_self, reason = "counted for tests only")
+    )]
+    fn note_derived(&self, records: usize) {
+        #[cfg(feature = "test-util")]
+        self.derived
+            .fetch_add(records as u64, std::sync::atomic::Ordering::Relaxed);
+        #[cfg(not(feature = "test-util"))]
+        let _ = records;
     }
 
     /// The newest stamp of any admitted record.

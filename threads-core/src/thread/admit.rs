@@ -9,10 +9,15 @@ use super::{Changes, Opened, Parked, Quarantine, Sink, Thread, ThreadEvent};
 use crate::acl::{ControlRecord, GovernanceChange};
 use crate::control::{ControlError, FrameOp, Role, RosterOp, decode_frame, decode_roster};
 use crate::frontier::Frontier;
+use crate::run::{Derived, Pieces, decode_row};
 use crate::store::{Overlay, StoreError, Table, View};
 use crate::{
-    EpochId, KeyRef, Now, Record, RecordRef, Sealer, SeatId, Stamp, Tip, VerifiedRun, keys,
+    EpochId, KeyRef, Now, RUN_RECORDS_MAX, Record, RecordRef, Sealer, SeatId, Stamp, Tip,
+    VerifyError, keys,
 };
+
+/// Records that are derived first when a log goes on: one that was waited for, and the next.
+const PIECE_RECORDS: usize = 2;
 
 /// What the facts that a record names say of it.
 enum Judgement {
@@ -103,11 +108,14 @@ impl Thread {
             let Some(row) = row.filter(|_| next <= entry.tip.seq) else {
                 return Ok(admitted);
             };
-            let run = self.derive_row(id, &row)?;
+            let (tip, run) = decode_row(&row).map_err(|error| damaged(id, &error))?;
+            let pieces = run.pieces(&tip, entry.mark);
+            let mut pieces = pieces.map_err(|error| damaged(id, &error))?;
             let mut progress = 0;
             if let Some(mut entry) = self.logs.remove(&id) {
                 entry.parked = None;
-                let result = self.admit_run(admission, id, &mut entry, &run);
+                let result = self.admit_pieces(admission, id, &mut entry, &mut pieces);
+                entry.mark = Some(pieces.mark());
                 self.logs.insert(id, entry);
                 progress = result?;
             }
@@ -119,12 +127,40 @@ impl Thread {
         }
     }
 
+    /// Admits what follows in a row. A piece is twice as long as the one before it, of which all came
+    /// in: so no more is derived in vain than was admitted, in a log that waits at each of its records
+    /// as in one that never does.
+    fn admit_pieces(
+        &mut self,
+        admission: &mut Admission<'_, '_>,
+        id: LogId,
+        log: &mut Log,
+        pieces: &mut Pieces<'_>,
+    ) -> Result<u64, StoreError> {
+        let mut admitted = 0;
+        let mut length = PIECE_RECORDS;
+        loop {
+            let known = log.admitted.saturating_sub(pieces.at());
+            let known = usize::try_from(known).unwrap_or(RUN_RECORDS_MAX);
+            let piece = pieces.peek(self.id, id, known.saturating_add(length));
+            let piece = piece.map_err(|error| damaged(id, &error))?;
+            self.note_derived(piece.records().len());
+            admitted += self.admit_run(admission, id, log, &piece)?;
+            pieces.pass(&piece, log.admitted);
+            let last = piece.records().last().map(|record| record.seq);
+            if last != Some(log.admitted) {
+                return Ok(admitted);
+            }
+            length = (length * 2).min(RUN_RECORDS_MAX);
+        }
+    }
+
     pub(super) fn admit_run(
         &mut self,
         admission: &mut Admission<'_, '_>,
         id: LogId,
         log: &mut Log,
-        run: &VerifiedRun<'_>,
+        run: &Derived<'_>,
     ) -> Result<u64, StoreError> {
         if log.parked.is_some() {
             return Ok(0);
@@ -213,8 +249,7 @@ impl Thread {
                     self.quarantine(record, log.number, reason, admission.changes);
                 }
             }
-            log.admitted = record.seq;
-            log.admitted_stamp = record.stamp;
+            log.admit(record.seq, record.id, record.stamp);
             self.newest = self.newest.max(record.stamp);
             admitted += 1;
         }
@@ -569,5 +604,11 @@ impl Thread {
             FrameOp::Epoch(_) => None,
         });
         ids.filter(|id| self.logs.contains_key(id)).collect()
+    }
+}
+
+fn damaged(log: LogId, error: &VerifyError) -> StoreError {
+    StoreError::Corrupt {
+        what: format!("a run of log {log}: {error}"),
     }
 }

@@ -431,7 +431,7 @@ impl Thread {
         };
         if let Some(mut entry) = self.logs.remove(&log) {
             entry.advance(head, tip);
-            let result = self.admit_run(&mut admission, log, &mut entry, &run);
+            let result = self.admit_run(&mut admission, log, &mut entry, run.derived());
             self.logs.insert(log, entry);
             result?;
         }

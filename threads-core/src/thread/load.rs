@@ -180,6 +180,8 @@ impl Thread {
             newest: Stamp::ZERO,
             scratch: Zeroizing::new(Vec::new()),
             limits: super::Limits::default(),
+            #[cfg(feature = "test-util")]
+            derived: 0.into(),
             genesis,
         };
         let owner = thread.genesis.owner.control_log();

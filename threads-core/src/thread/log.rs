@@ -7,10 +7,14 @@ use leno_crdt_codec::{LogId, Seq, Stamp};
 use leno_identity::VerifyingKey;
 
 use crate::frontier::Frontier;
+use crate::run::Mark;
 use crate::{RecordId, RecordRef, SignedHead, ThreadId, Tip};
 
 /// How many of a log's newest run ends are remembered, because deps name them.
 const RECENT_MAX: usize = 64;
+
+/// How many of a log's newest admitted records are remembered: what is released next names them.
+const PLACES_MAX: usize = 64;
 
 /// How many of a log's newest frontiers are remembered. Older ones are read from the store.
 const STEPS_MAX: usize = 64;
@@ -97,6 +101,10 @@ pub(super) struct Log {
     pub(super) loose: u32,
     /// Ends of the newest runs.
     recent: VecDeque<(Seq, RecordId, Stamp)>,
+    /// The newest admitted records.
+    places: VecDeque<(Seq, RecordId, Stamp)>,
+    /// Where the stored records go on that are not admitted, if that was found.
+    pub(super) mark: Option<Mark>,
     /// Stamps above this are beyond the grant that the log writes under.
     pub(super) expires: Option<Stamp>,
 }
@@ -122,6 +130,8 @@ impl Log {
             key: None,
             loose: 0,
             recent: VecDeque::new(),
+            places: VecDeque::new(),
+            mark: None,
             expires: None,
         };
         log.begin_at(&origin);
@@ -188,8 +198,19 @@ impl Log {
         self.recent.push_back((seq, id, stamp));
     }
 
+    /// Notes that the next record is admitted.
+    pub(super) fn admit(&mut self, seq: Seq, id: RecordId, stamp: Stamp) {
+        self.admitted = seq;
+        self.admitted_stamp = stamp;
+        if self.places.len() == PLACES_MAX {
+            self.places.pop_front();
+        }
+        self.places.push_back((seq, id, stamp));
+    }
+
     pub(super) fn recent(&self, seq: Seq) -> Option<(RecordId, Stamp)> {
-        let found = self.recent.iter().rev().find(|(at, _, _)| *at == seq);
+        let mut newest = self.places.iter().rev().chain(self.recent.iter().rev());
+        let found = newest.find(|(at, _, _)| *at == seq);
         found.map(|(_, id, stamp)| (*id, *stamp))
     }
 
@@ -290,6 +311,8 @@ impl Log {
             key: None,
             loose: 0,
             recent: VecDeque::new(),
+            places: VecDeque::new(),
+            mark: None,
             expires: None,
         };
         if tip.seq > 0 {

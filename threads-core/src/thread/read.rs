@@ -72,11 +72,12 @@ impl Thread {
         log: LogId,
         row: &'a [u8],
     ) -> Result<VerifiedRun<'a>, StoreError> {
-        decode_row(row)
-            .and_then(|(tip, run)| run.derive(self.id, log, &tip))
-            .map_err(|error| StoreError::Corrupt {
-                what: format!("a run of log {log}: {error}"),
-            })
+        let run = decode_row(row).and_then(|(tip, run)| run.derive(self.id, log, &tip));
+        let run = run.map_err(|error| StoreError::Corrupt {
+            what: format!("a run of log {log}: {error}"),
+        })?;
+        self.note_derived(run.records().len());
+        Ok(run)
     }
 
     /// The control records in the past of an admitted record of a log.

@@ -220,7 +220,7 @@ impl Thread {
             entry.waiting = Some((entry.admitted, waiting + items.len() as u64));
             entry.advance(*run.head(), *run.tip());
             entry.key = key;
-            let result = self.admit_run(&mut admission, log, &mut entry, &run);
+            let result = self.admit_run(&mut admission, log, &mut entry, run.derived());
             self.logs.insert(log, entry);
             admitted += result?;
         }

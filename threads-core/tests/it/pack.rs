@@ -6,7 +6,7 @@ use leno_threads_core::store::{Store, Table, scan_prefix};
 use leno_threads_core::thread::PACKED_BYTES_MAX;
 use leno_threads_core::{Role, ThreadId};
 
-use crate::util::{Peer, level, sync};
+use crate::util::{Peer, connect, level, sync, talk};
 
 fn rows(peer: &Peer) -> Vec<usize> {
     let view = peer.store.view().unwrap();
@@ -87,4 +87,34 @@ fn records_that_are_written_together_make_rows_as_long_as_packed_ones() {
         "a long record has a row of its own: {rows:?}"
     );
     assert!(rows.len() < 12, "{rows:?}");
+}
+
+#[test]
+fn packed_conversation_is_derived_a_few_times_only() {
+    const TURNS: u64 = 400;
+    let (mut alice, mut bob, mut carol) = (Peer::new(1), Peer::new(2), Peer::new(3));
+    let id = alice.create();
+    alice.seat(&mut bob, id, Role::Writer);
+    connect(&mut alice, &mut bob);
+    talk(&mut alice, &mut bob);
+    // Each record names the one before it, in the other's log.
+    for _ in 0..TURNS {
+        alice.write(id, "and?");
+        talk(&mut alice, &mut bob);
+        bob.write(id, "well...");
+        talk(&mut alice, &mut bob);
+    }
+    let logs: Vec<_> = alice.thread(id).logs().map(|log| log.id).collect();
+    let gone: usize = alice.step(|replica, view, _, changes| {
+        let thread = replica.thread_mut(&id).unwrap();
+        let packed = logs.iter().map(|log| thread.pack(view, log, changes));
+        packed.map(Result::unwrap).sum()
+    });
+    assert!(gone > 700, "{gone}");
+    alice.seat(&mut carol, id, Role::Reader);
+    sync(&mut alice, &mut carol);
+    assert_eq!(carol.reads(id), alice.reads(id));
+    // All of one log waits when the first record of the other comes.
+    let derived = carol.thread(id).derived();
+    assert!(derived <= 4 * 2 * TURNS, "{derived} records");
 }
