@@ -238,11 +238,14 @@ impl Work<'_> {
         let before = self.changes.events.len();
         let now = self.now();
         let Core {
-            replica, documents, ..
+            replica,
+            documents,
+            rng,
+            ..
         } = &mut *self.core;
         let mut opened_in = Inbox::default();
         let mut sink = |id: ThreadId, opened: &Opened<'_>| opened_in.push(id, opened);
-        replica.handle_timeout(self.view, now, self.changes, &mut sink)?;
+        replica.handle_timeout(self.view, now, rng, self.changes, &mut sink)?;
         let view = Overlay::new(self.view, &self.changes.batch);
         opened_in.apply(replica, documents, &view)?;
         self.after(before);

@@ -55,6 +55,10 @@ pub const PARKED_RECORDS_MAX: u64 = 1 << 20;
 /// Most bytes of records of one log that are stored and not admitted. One run more may be.
 pub const PARKED_BYTES_MAX: u64 = 64 << 20;
 
+/// Most bytes of records that waited and are let in by one step, about: all of a log may wait for one
+/// record.
+pub const RELEASE_BYTES_MAX: u64 = 1 << 20;
+
 /// Most wraps of one epoch for one recipient that one seat may hand over, junk or good. What others
 /// hand over does not count, so no seat can take the room of another.
 pub const WRAPS_PER_SEAT_MAX: usize = 4;
@@ -118,6 +122,8 @@ pub struct Thread {
     /// Counts admissions: while it stays, there is nothing new to refer to.
     admissions: u64,
     newest: Stamp,
+    /// Whether more is ready to be admitted than the last step took.
+    is_releasing: bool,
     scratch: Zeroizing<Vec<u8>>,
     limits: Limits,
     /// Records that were derived again from the store.
@@ -130,6 +136,7 @@ pub struct Thread {
 struct Limits {
     parked_records: u64,
     parked_bytes: u64,
+    release_bytes: u64,
     records_per_epoch: u64,
 }
 
@@ -138,6 +145,7 @@ impl Default for Limits {
         Self {
             parked_records: PARKED_RECORDS_MAX,
             parked_bytes: PARKED_BYTES_MAX,
+            release_bytes: RELEASE_BYTES_MAX,
             records_per_epoch: RECORDS_PER_EPOCH_MAX,
         }
     }
@@ -378,6 +386,12 @@ impl Thread {
         self.limits.parked_bytes = bytes;
     }
 
+    /// Takes the place of [`RELEASE_BYTES_MAX`], until the thread is loaded again.
+    #[cfg(feature = "test-util")]
+    pub fn set_release_max(&mut self, bytes: u64) {
+        self.limits.release_bytes = bytes;
+    }
+
     /// Takes the place of [`RECORDS_PER_EPOCH_MAX`], until the thread is loaded again.
     #[cfg(feature = "test-util")]
     pub fn set_records_per_epoch_max(&mut self, records: u64) {
@@ -402,6 +416,11 @@ impl Thread {
             .fetch_add(records as u64, std::sync::atomic::Ordering::Relaxed);
         #[cfg(not(feature = "test-util"))]
         let _ = records;
+    }
+
+    /// Tells whether records are here that wait for nothing but the next step.
+    pub(crate) fn is_releasing(&self) -> bool {
+        self.is_releasing
     }
 
     /// The newest stamp of any admitted record.

@@ -255,14 +255,15 @@ impl Replica {
             .and_then(|session| session.matched.get(thread));
         match matched {
             None => Level::NotShared,
-            Some(matched)
-                if matched.is_level()
-                    && self.thread(thread).is_none_or(|it| owed(it, matched) == 0) =>
-            {
-                Level::Level
-            }
+            Some(matched) if matched.is_level() && self.is_settled(thread, matched) => Level::Level,
             Some(_) => Level::Behind,
         }
+    }
+
+    /// Tells whether nothing of a thread is to be sent or let in.
+    fn is_settled(&self, thread: &ThreadId, matched: &Matched) -> bool {
+        let thread = self.thread(thread);
+        thread.is_none_or(|it| owed(it, matched) == 0 && !it.is_releasing())
     }
 
     /// Tells whether a peer and this one have told each other which threads they follow.
@@ -357,6 +358,7 @@ impl Replica {
         &mut self,
         view: &dyn View,
         now: impl Into<Now>,
+        rng: &mut dyn CryptoRng,
         changes: &mut Changes,
         sink: ReplicaSink<'_>,
     ) -> Result<(), StoreError> {
@@ -382,7 +384,11 @@ impl Replica {
         }
         for id in news {
             let governed = (id, ThreadEvent::GovernanceChanged);
-            self.reconsider(id, changes.events.contains(&governed));
+            let governed = changes.events.contains(&governed);
+            if let Some(thread) = self.thread_mut(&id).filter(|_| governed) {
+                thread.wrap_missing(rng, changes);
+            }
+            self.reconsider(id, governed);
         }
         Ok(())
     }

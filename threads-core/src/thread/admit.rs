@@ -19,6 +19,9 @@ use crate::{
 /// Records that are derived first when a log goes on: one that was waited for, and the next.
 const PIECE_RECORDS: usize = 2;
 
+/// What a record costs besides its body, in bytes.
+const RECORD_BYTES: u64 = 256;
+
 /// What the facts that a record names say of it.
 enum Judgement {
     Good(Option<Frontier>),
@@ -43,6 +46,8 @@ pub(super) struct Admission<'a, 'b> {
     pub(super) now: Now,
     pub(super) changes: &'a mut Changes,
     pub(super) sink: Sink<'b>,
+    /// Bytes that may still be admitted in this step.
+    pub(super) left: u64,
 }
 
 impl Thread {
@@ -55,10 +60,14 @@ impl Thread {
         }
     }
 
+    /// Admits what is ready, up to a limit: one record may be what a whole log waits for. What is left
+    /// goes on at once, in another step.
     pub(super) fn release_with(
         &mut self,
         admission: &mut Admission<'_, '_>,
     ) -> Result<u64, StoreError> {
+        admission.left = self.limits.release_bytes;
+        self.is_releasing = false;
         let mut admitted = 0;
         loop {
             let ready: Vec<LogId> = self
@@ -70,6 +79,10 @@ impl Thread {
             let mut progress = 0;
             for id in ready {
                 progress += self.resume(admission, id)?;
+                if admission.left == 0 {
+                    self.is_releasing = true;
+                    return Ok(admitted + progress);
+                }
             }
             if progress == 0 {
                 return Ok(admitted);
@@ -124,6 +137,9 @@ impl Thread {
             }
             admitted += progress;
             self.save_log(id, admission.changes);
+            if admission.left == 0 {
+                return Ok(admitted);
+            }
         }
     }
 
@@ -174,7 +190,7 @@ impl Thread {
             if record.seq <= log.admitted {
                 continue;
             }
-            if record.seq != log.admitted + 1 {
+            if record.seq != log.admitted + 1 || admission.left == 0 {
                 break;
             }
             let context = run.context(record);
@@ -250,6 +266,8 @@ impl Thread {
                 }
             }
             log.admit(record.seq, record.id, record.stamp);
+            let bytes = RECORD_BYTES + record.body.len() as u64;
+            admission.left = admission.left.saturating_sub(bytes);
             self.newest = self.newest.max(record.stamp);
             admitted += 1;
         }

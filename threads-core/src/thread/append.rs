@@ -428,6 +428,7 @@ impl Thread {
             now: Now::unset(0),
             changes,
             sink,
+            left: u64::MAX,
         };
         if let Some(mut entry) = self.logs.remove(&log) {
             entry.advance(head, tip);

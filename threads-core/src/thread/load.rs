@@ -178,6 +178,7 @@ impl Thread {
             retired: None,
             admissions: 0,
             newest: Stamp::ZERO,
+            is_releasing: false,
             scratch: Zeroizing::new(Vec::new()),
             limits: super::Limits::default(),
             #[cfg(feature = "test-util")]

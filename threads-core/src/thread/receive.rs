@@ -6,6 +6,8 @@ use leno_crdt_codec::cbor::{Decoder, Encoder};
 use leno_crdt_codec::{LogId, Seq};
 use leno_identity::VerifyingKey;
 
+#[cfg(doc)]
+use super::RELEASE_BYTES_MAX;
 use super::admit::Admission;
 use super::log::{Log, Origin};
 use super::{Changes, Parked, Quarantine, SKEW_MILLIS_MAX, Sink, Thread, ThreadEvent};
@@ -163,6 +165,8 @@ impl Thread {
             now: now.into(),
             changes,
             sink,
+            // A run is short enough.
+            left: u64::MAX,
         };
         let entry = self
             .logs
@@ -257,6 +261,9 @@ impl Thread {
 
     /// Lets in what waited and waits no longer: call when time has passed, and after loading.
     ///
+    /// At most about [`RELEASE_BYTES_MAX`] at once; the rest is due at once, see
+    /// [`Thread::next_release_millis`].
+    ///
     /// # Errors
     ///
     /// [`StoreError`] if the store fails.
@@ -272,12 +279,17 @@ impl Thread {
             now: now.into(),
             changes,
             sink,
+            left: 0,
         })
     }
 
-    /// The earliest time at which a record that is held for its stamp may come in.
+    /// The earliest time at which a record that waits may come in: that of its stamp, or 0 if more was
+    /// ready than one step lets in.
     #[must_use]
     pub fn next_release_millis(&self) -> Option<u64> {
+        if self.is_releasing {
+            return Some(0);
+        }
         let stamps = self.logs.values().filter_map(|log| match log.parked {
             Some(Parked::Time(stamp)) => Some(stamp),
             _ => None,

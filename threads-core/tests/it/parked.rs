@@ -3,8 +3,9 @@
 use leno_threads_core::store::Store;
 use leno_threads_core::thread::{Parked, Quarantine, TakeWrapError};
 use leno_threads_core::{LogId, RecordId, RecordRef, Role, ThreadId, Wrap};
+use proptest::prelude::*;
 
-use crate::util::{Peer, Secrets, rows, secrets, sync};
+use crate::util::{Peer, Secrets, connect, level, rows, secrets, sync, talk};
 
 /// Alice, Bob and Carol write; Dave has heard nothing yet.
 fn world() -> ([Peer; 4], ThreadId) {
@@ -267,4 +268,77 @@ fn ghosts_and_bad_wraps_change_no_key() {
         outcome = alice.take_wrap(id, &junk);
     }
     assert!(matches!(outcome, Err(TakeWrapError::TooMany { .. })));
+}
+
+/// ```text
+/// Alice: a1          a2 ... a3001 (deps b1)    all of it waits for b1
+/// Bob:       b1 (deps a1)
+/// ```
+#[test]
+fn one_record_lets_in_no_more_than_a_step_may() {
+    let ([mut alice, mut bob, _, mut dave], id) = world();
+    alice.write(id, "a1");
+    sync(&mut alice, &mut bob);
+    bob.write(id, "b1");
+    sync(&mut alice, &mut bob);
+    let text = "x".repeat(1_000);
+    for _ in 0..3 {
+        alice.write_many(id, vec![text.as_str(); 1_000]);
+    }
+    connect(&mut alice, &mut dave);
+    let mut most = 0;
+    let mut before = 0;
+    let mut is_told = true;
+    while is_told {
+        is_told = false;
+        if dave.replica.poll_timeout() == Some(0) {
+            is_told = true;
+            assert!(!level(&dave, &alice, id), "what is here is not yet let in");
+            dave.tick();
+        } else if let Some(bytes) = alice.poll(dave.key) {
+            is_told = true;
+            dave.receive(alice.key, &bytes).unwrap();
+        }
+        let opened = dave.read.get(&id).map_or(0, Vec::len);
+        most = most.max(opened - before);
+        before = opened;
+        while let Some(bytes) = dave.poll(alice.key) {
+            is_told = true;
+            alice.receive(dave.key, &bytes).unwrap();
+        }
+    }
+    assert_eq!(dave.reads(id), alice.reads(id));
+    assert!(level(&dave, &alice, id));
+    assert!(most <= 1_000, "{most} of 3,002 records at once");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// However little a step lets in, in the end all is as if it had come at once.
+    #[test]
+    fn small_steps_lead_to_the_same(
+        turns in prop::collection::vec((0..3_usize, 1..4_usize), 1..20),
+        bytes in 1..5_000_u64,
+    ) {
+        let ([alice, bob, carol, mut dave], id) = world();
+        let mut writers = [alice, bob, carol];
+        for (who, many) in turns {
+            let [alice, others @ ..] = &mut writers;
+            let writer = match who.checked_sub(1) {
+                None => &mut *alice,
+                Some(who) => &mut others[who],
+            };
+            writer.write_many(id, vec!["text"; many]);
+            others.iter_mut().for_each(|other| drop(sync(alice, other)));
+        }
+        let [mut alice, ..] = writers;
+        let mut whole = copy_of(&dave);
+        sync(&mut alice, &mut whole);
+        dave.step(|replica, _, _, _| replica.thread_mut(&id).unwrap().set_release_max(bytes));
+        connect(&mut alice, &mut dave);
+        talk(&mut alice, &mut dave);
+        prop_assert!(level(&alice, &dave, id));
+        prop_assert_eq!(dave.state(id), whole.state(id));
+    }
 }

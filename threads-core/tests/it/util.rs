@@ -236,13 +236,13 @@ impl Peer {
     pub(crate) fn tick(&mut self) {
         let now = self.time();
         let mut opened = Vec::new();
-        self.step(|replica, view, _, changes| {
+        self.step(|replica, view, rng, changes| {
             let mut sink = |id: ThreadId, it: &leno_threads_core::thread::Opened<'_>| {
                 let text = Decoder::new(&it.plaintext[1..]).text().unwrap().to_owned();
                 opened.push((id, (it.record.log, it.record.seq, text)));
             };
             replica
-                .handle_timeout(view, now, changes, &mut sink)
+                .handle_timeout(view, now, rng, changes, &mut sink)
                 .unwrap();
         });
         for (id, read) in opened {
@@ -288,6 +288,11 @@ pub(crate) fn talk_through(
 ) -> usize {
     let mut bytes = 0;
     for _ in 0..MESSAGES_MAX {
+        for peer in [&mut *a, &mut *b] {
+            if peer.replica.poll_timeout() == Some(0) {
+                peer.tick();
+            }
+        }
         let (to_b, to_a) = (a.poll(b.key), b.poll(a.key));
         if to_a.is_none() && to_b.is_none() {
             return bytes;
