@@ -36,6 +36,15 @@ pub enum SyncError {
         /// What.
         what: &'static str,
     },
+    /// The peer names more logs that are not open here than it may. No more ranges of this thread are
+    /// taken from it in this session; other threads go on.
+    #[error("peer {} names too many logs that are not open here", short(.peer))]
+    TooManyLogs {
+        /// Who.
+        peer: PeerKey,
+        /// The thread.
+        thread: ThreadId,
+    },
     /// The signature of a seat does not hold. The session is over.
     #[error("peer {} does not hold seat {seat}", short(.peer))]
     NotProven {
@@ -105,9 +114,11 @@ impl SyncError {
             | Self::TooMany { .. }
             | Self::NotProven { .. }
             | Self::WrongGenesis { .. } => true,
-            Self::Range { .. } | Self::Wrap { .. } | Self::NoBranch { .. } | Self::Store(_) => {
-                false
-            }
+            Self::TooManyLogs { .. }
+            | Self::Range { .. }
+            | Self::Wrap { .. }
+            | Self::NoBranch { .. }
+            | Self::Store(_) => false,
         }
     }
 }

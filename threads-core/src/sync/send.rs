@@ -77,14 +77,16 @@ fn next_in(
         matched.to_ask.extend(session.differing(thread, &unjudged));
     }
     if !matched.acks.is_empty() {
-        let acks = std::mem::take(&mut matched.acks).into_iter();
+        let beyond = matched.acks.keys().nth(LOGS_MAX).copied();
+        let rest = beyond.map(|number| matched.acks.split_off(&number));
+        let acks = std::mem::replace(&mut matched.acks, rest.unwrap_or_default());
         let ranges = |number: &u32| matched.ranges_in.get(number).copied().unwrap_or_default();
         let ack = |(number, seq)| AckLog {
             number,
             seq,
             ranges: ranges(&number),
         };
-        let logs = acks.map(ack).collect();
+        let logs = acks.into_iter().map(ack).collect();
         return Ok(Some(
             Message::Ack {
                 thread: number,

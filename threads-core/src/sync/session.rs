@@ -69,6 +69,10 @@ pub(super) struct Matched {
     /// Logs that ranges from the other side named, in order, and the same as a set.
     pub(super) named_in: Vec<LogId>,
     pub(super) known_in: BTreeSet<LogId>,
+    /// How many of them were not here when they were named.
+    pub(super) strange_in: usize,
+    /// Whether the other side named too many of those: no more ranges of the thread are looked at.
+    pub(super) is_muted: bool,
     /// What the next acknowledgement says, by the other side's log numbers.
     pub(super) acks: BTreeMap<u32, Seq>,
     /// How many ranges of each log were looked at, by the other side's log numbers.

@@ -286,16 +286,25 @@ impl Step<'_, '_> {
     ) -> Result<(), SyncError> {
         let peer = self.peer;
         let id = self.thread_id(number)?;
+        let thread = self.replica.thread(&id);
+        let is_here = |log: &LogId| thread.is_some_and(|it| it.log(log).is_some());
+        let is_strange = matches!(&name, LogName::New(log) if !is_here(log));
         let matched = self.matched(id)?;
+        if matched.is_muted {
+            return Ok(());
+        }
         let (log, log_number) = match name {
             LogName::New(log) => {
-                if matched.named_in.len() >= LOGS_MAX {
-                    return Err(SyncError::TooMany { peer, what: "logs" });
+                // Whoever may open logs bounds those that are here. Others take room for nothing.
+                if is_strange && matched.strange_in >= LOGS_MAX {
+                    matched.is_muted = true;
+                    return Err(SyncError::TooManyLogs { peer, thread: id });
                 }
                 if !matched.known_in.insert(log) {
                     let what = "a second name of a log";
                     return Err(SyncError::OutOfTurn { peer, what });
                 }
+                matched.strange_in += usize::from(is_strange);
                 matched.named_in.push(log);
                 (log, matched.named_in.len() - 1)
             }

@@ -2,9 +2,9 @@
 
 use leno_crdt_codec::cbor::DecodeError;
 use leno_threads_core::sync::{
-    AckLog, EPOCHS_MAX, HaveLog, LogName, Message, SYNC_MESSAGE_BYTES_MAX, SyncError,
+    AckLog, EPOCHS_MAX, HaveLog, LOGS_MAX, LogName, Message, SYNC_MESSAGE_BYTES_MAX, SyncError,
 };
-use leno_threads_core::{EpochId, LogId, Role, SeatId, ThreadId, VerifyError, Wrap};
+use leno_threads_core::{EpochId, LogId, Role, Run, SeatId, ThreadId, VerifyError, Wrap};
 use proptest::prelude::*;
 
 use crate::util::{Peer, connect, level, sync, talk, talk_through};
@@ -341,6 +341,68 @@ fn questions_are_bounded() {
         alice.errors.last(),
         Some(SyncError::TooMany { .. })
     ));
+}
+
+/// Logs that a peer makes up cost it the thread, in this session, and nothing else.
+#[test]
+fn too_many_strange_logs_end_one_thread_and_not_the_session() {
+    let (mut alice, mut bob) = (Peer::new(1), Peer::new(2));
+    let [noisy, quiet] = [(); 2].map(|()| {
+        let id = alice.create();
+        alice.seat(&mut bob, id, Role::Writer);
+        id
+    });
+    sync(&mut alice, &mut bob);
+    bob.write(noisy, "heard");
+    // Numbers of threads follow the order of their ids.
+    let thread = u32::from(noisy > quiet);
+    let invented = |number: usize| {
+        let mut log = LogId([0x55; 32]);
+        log.0[..8].copy_from_slice(&number.to_be_bytes());
+        log
+    };
+    let items = [0x81, 0];
+    let range = |log| Message::Range {
+        thread,
+        log: LogName::New(log),
+        first: 1,
+        runs: vec![Run::from_parts(&items, &[5; 64]).unwrap()],
+    };
+    // Bob, who is honest, is not told of what was done in his name.
+    let no_acks = |bytes: Vec<u8>| {
+        let is_ack = matches!(Message::decode(&bytes), Ok(Message::Ack { .. }));
+        (!is_ack).then_some(bytes)
+    };
+    for number in 0..LOGS_MAX {
+        alice
+            .receive(bob.key, &range(invented(number)).encode())
+            .unwrap();
+    }
+    talk_through(&mut alice, &mut bob, no_acks);
+    assert_eq!(
+        alice.reads(noisy),
+        bob.reads(noisy),
+        "a log that is open comes all the same"
+    );
+    assert!(alice.errors.is_empty(), "{:?}", alice.errors.first());
+    let one_more = range(invented(LOGS_MAX)).encode();
+    alice.receive(bob.key, &one_more).unwrap();
+    assert!(matches!(
+        alice.errors.pop(),
+        Some(SyncError::TooManyLogs { .. })
+    ));
+    bob.write(noisy, "not heard");
+    bob.write(quiet, "heard");
+    talk_through(&mut alice, &mut bob, no_acks);
+    assert!(alice.errors.is_empty(), "{:?}", alice.errors.first());
+    assert_eq!(alice.reads(quiet), bob.reads(quiet));
+    assert_eq!(
+        (alice.reads(noisy).len(), level(&alice, &bob, noisy)),
+        (1, false)
+    );
+    // The next session begins anew.
+    sync(&mut alice, &mut bob);
+    assert_eq!(alice.reads(noisy), bob.reads(noisy));
 }
 
 /// Messages out of turn end the session and name the peer.
