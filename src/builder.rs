@@ -243,6 +243,7 @@ impl Builder {
             awaited,
             told: BTreeMap::new(),
             addresses,
+            to_dial: Vec::new(),
             paused: false,
             clock: clock.clone(),
         };

@@ -292,6 +292,10 @@ impl<T: DeserializeOwned + Serialize + Send + 'static> Collection<T> {
     /// # Errors
     ///
     /// [`Error`]; the document is as it was. [`Error::Db`] if there is none.
+    ///
+    /// # Panics
+    ///
+    /// If `change` does; nothing is written.
     pub async fn update<R>(
         &self,
         id: &DocumentId,

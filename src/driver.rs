@@ -287,7 +287,11 @@ impl Driver {
         for (address, reply) in dials {
             self.dial(address, Some(reply), true);
         }
+        let to_dial = std::mem::take(&mut self.core.to_dial);
         if !self.core.paused {
+            for address in to_dial {
+                self.dial(address, None, true);
+            }
             for address in self.dials.due(self.clock.now_millis()) {
                 self.dial(address, None, false);
             }

@@ -288,9 +288,10 @@ impl Peer {
     /// [`Error::TicketOfAnother`] if the ticket is not for a card of this peer.
     pub async fn join(&self, ticket: &Ticket) -> Result<Thread, Error> {
         let ticket = ticket.clone();
-        let (id, addresses) = (ticket.thread, ticket.addresses.clone());
+        let id = ticket.thread;
         self.call(move |work| {
             if work.core.replica.ids().any(|known| known == ticket.thread) {
+                work.core.to_dial.extend(ticket.addresses);
                 return Ok(());
             }
             let (key, seat) = offered_seat(work, &ticket.seat)?;
@@ -305,18 +306,14 @@ impl Peer {
                 ticket.granted_by.to_vec(),
             );
             work.core.awaited.insert(ticket.thread, ticket.granted_by);
-            for address in &ticket.addresses {
-                work.remember_address(address);
+            for address in ticket.addresses {
+                work.remember_address(&address);
+                // By the step, and not by whoever waits for it and may be gone by then.
+                work.core.to_dial.push(address);
             }
             Ok(())
         })
         .await?;
-        if self.inner.transport.is_some() {
-            for address in addresses {
-                // Not reachable now is no mistake: the driver dials again.
-                drop(self.send_connect(address).await?);
-            }
-        }
         Ok(Thread::new(self.clone(), id))
     }
 
@@ -359,8 +356,9 @@ impl Peer {
     /// [`Error::Transport`] if it cannot be reached now; the driver goes on trying.
     /// [`Error::Paused`]; the address is dialled when the peer is resumed. [`Error::NoTransport`].
     pub async fn connect(&self, address: &Address) -> Result<PeerId, Error> {
-        let reply = self.send_connect(address.clone()).await?;
-        reply.await.map_err(|_| self.gone())?
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Connect(address.clone(), reply)).await?;
+        answer.await.map_err(|_| self.gone())?
     }
 
     /// Waits until every thread is level with every connected peer, for at most `deadline`.
@@ -461,15 +459,6 @@ impl Peer {
     pub(crate) fn gone(&self) -> Error {
         let ended = self.inner.ended.get();
         ended.map_or(Error::Closed, |error| Error::Store(error.clone()))
-    }
-
-    async fn send_connect(
-        &self,
-        address: Address,
-    ) -> Result<oneshot::Receiver<Result<PeerId, Error>>, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Command::Connect(address, reply)).await?;
-        Ok(answer)
     }
 }
 

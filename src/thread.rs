@@ -1,5 +1,7 @@
 //! The handle of a thread.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
 use leno_identity::Did;
 use leno_threads_core::store::Overlay;
 use leno_threads_core::thread::{AppendError, LogStatus, Quarantine};
@@ -257,14 +259,31 @@ impl Thread {
     /// # Errors
     ///
     /// What `transact` returns, or [`Error`] if the record cannot be written.
+    ///
+    /// # Panics
+    ///
+    /// If `transact` does; nothing is written.
     pub async fn transact<R: Send + 'static>(
         &self,
         transact: impl FnOnce(&mut Transaction<'_>) -> Result<R, Error> + Send + 'static,
     ) -> Result<R, Error> {
         let id = self.id;
-        self.peer
-            .call(move |work| work.transact(id, transact))
-            .await
+        let outcome = self.peer.call(move |work| {
+            let mut panicked = None;
+            let result = work.transact(id, |transaction| {
+                // What it staged is dropped with it, and the peer is not for a caller to end.
+                let outcome = catch_unwind(AssertUnwindSafe(|| transact(transaction)));
+                outcome.unwrap_or_else(|panic| {
+                    panicked = Some(panic);
+                    Err(Error::Closed)
+                })
+            });
+            match panicked {
+                Some(panic) => Ok(Err(panic)),
+                None => result.map(Ok),
+            }
+        });
+        outcome.await?.or_else(|panic| resume_unwind(panic))
     }
 
     /// The seats of the thread and what is known of them.

@@ -41,6 +41,8 @@ pub(crate) struct Core {
     pub(crate) told: BTreeMap<(PeerKey, ThreadId), Told>,
     /// Where peers were reachable.
     pub(crate) addresses: BTreeSet<Address>,
+    /// Where to dial after the commit.
+    pub(crate) to_dial: Vec<Address>,
     pub(crate) paused: bool,
     pub(crate) clock: Arc<dyn Clock>,
 }

@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::{FutureExt, poll};
 use leno::store::{MemoryStore, Store, Table, scan_prefix};
 use leno::transport::memory::Conditions;
 use leno::{
@@ -341,6 +344,23 @@ fn thread_can_be_joined_before_the_granter_is_reachable() {
 }
 
 #[test]
+fn join_dials_even_if_its_caller_goes_away() {
+    run(async |world| {
+        let (alice, bob) = (world.fresh().await, world.fresh().await);
+        let band = alice.create_thread("band").await.unwrap();
+        let card = bob.card("Bob").await.unwrap();
+        let ticket = band.grant(&card, Role::Reader).await.unwrap();
+        {
+            let join = pin!(bob.join(&ticket));
+            assert!(poll!(join).is_pending(), "the peer was asked");
+        }
+        // Waits for a dial that is under way, and for ever if there is none.
+        level(&bob).await;
+        assert!(bob.thread(band.id()).await.is_ok());
+    });
+}
+
+#[test]
 fn newcomer_is_not_shown_the_thread_as_it_was_before_the_grant() {
     run(async |world| {
         let (alice, carol) = (world.fresh().await, world.fresh().await);
@@ -539,6 +559,30 @@ fn transaction_is_whole_or_not_at_all() {
         );
         pair.converge().await;
         assert_eq!(pair.songs().1.count().await.unwrap(), 1);
+    });
+}
+
+#[test]
+fn panic_in_a_transaction_is_its_callers_alone() {
+    run(async |world| {
+        let peer = world.offline(MemoryStore::new()).await.peer;
+        let band = peer.create_thread("band").await.unwrap();
+        let songs = band.collection::<Song>("songs");
+        songs.put(&id("a"), &song("A")).await.unwrap();
+        let a = id("a");
+        let update = songs.update(&a, |song| {
+            song.title = "B".to_owned();
+            assert_eq!(song.plays, 1, "a bug of the caller");
+        });
+        assert!(AssertUnwindSafe(update).catch_unwind().await.is_err());
+        let transact = band.transact(|transaction| -> Result<(), Error> {
+            transaction.put("songs", &id("b"), &song("B"))?;
+            panic!("a bug of the caller")
+        });
+        assert!(AssertUnwindSafe(transact).catch_unwind().await.is_err());
+        let all = songs.list(None, 9).await.unwrap();
+        assert_eq!(all, [(id("a"), song("A"))], "nothing was written");
+        assert!(songs.update(&a, |song| song.plays += 1).await.unwrap());
     });
 }
 

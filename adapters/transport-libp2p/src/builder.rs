@@ -2,7 +2,6 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use leno_transport_trait::MESSAGE_BYTES_MAX;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -29,7 +28,6 @@ pub struct Builder {
     pub(crate) connections_per_peer_max: u32,
     pub(crate) idle_timeout: Duration,
     pub(crate) ping_interval: Duration,
-    pub(crate) message_bytes_max: usize,
     pub(crate) queue_bytes: usize,
     pub(crate) stall_timeout: Duration,
     pub(crate) redial: RangeInclusive<Duration>,
@@ -49,7 +47,6 @@ impl Builder {
             connections_per_peer_max: 4,
             idle_timeout: Duration::from_secs(10),
             ping_interval: Duration::from_secs(15),
-            message_bytes_max: MESSAGE_BYTES_MAX,
             queue_bytes: 4 * 1024 * 1024,
             stall_timeout: Duration::from_secs(30),
             redial: Duration::from_millis(250)..=Duration::from_secs(60),
@@ -101,13 +98,6 @@ impl Builder {
     #[must_use]
     pub fn ping_interval(mut self, interval: Duration) -> Self {
         self.ping_interval = interval;
-        self
-    }
-
-    /// Sends and receives messages up to so many bytes; [`MESSAGE_BYTES_MAX`], the most, by default.
-    #[must_use]
-    pub fn message_bytes_max(mut self, bytes: usize) -> Self {
-        self.message_bytes_max = bytes.min(MESSAGE_BYTES_MAX);
         self
     }
 

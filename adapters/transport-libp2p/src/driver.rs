@@ -68,10 +68,8 @@ pub(crate) async fn start(builder: Builder) -> Result<Libp2p, ListenError> {
     let addresses = driver.addresses.clone();
     let (commands, receiver) = mpsc::channel(64);
     let task = tokio::spawn(driver.run(receiver));
-    let message_bytes_max = builder.message_bytes_max;
     Ok(Libp2p {
         local,
-        message_bytes_max,
         shared,
         addresses,
         commands,

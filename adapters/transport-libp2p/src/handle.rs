@@ -3,7 +3,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use leno_transport_trait::{Address, Event, LinkId, PeerId, Transport, TransportError};
+use leno_transport_trait::{
+    Address, Event, LinkId, MESSAGE_BYTES_MAX, PeerId, Transport, TransportError,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -17,7 +19,6 @@ use crate::link::lock;
 /// The swarm runs in one task, which dropping this value ends. See the crate's front page.
 pub struct Libp2p {
     pub(crate) local: PeerId,
-    pub(crate) message_bytes_max: usize,
     pub(crate) shared: Arc<Shared>,
     pub(crate) addresses: Arc<Mutex<Vec<Address>>>,
     pub(crate) commands: mpsc::Sender<Command>,
@@ -81,7 +82,7 @@ impl Transport for Libp2p {
         if self.shared.inbox.is_closed() {
             return Err(TransportError::Closed);
         }
-        let (len, max) = (message.len(), self.message_bytes_max);
+        let (len, max) = (message.len(), MESSAGE_BYTES_MAX);
         if len > max {
             return Err(TransportError::MessageTooLarge { len, max });
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use leno_transport_trait::PeerId;
+use leno_transport_trait::{MESSAGE_BYTES_MAX, PeerId};
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::swarm::{NetworkBehaviour, Swarm};
@@ -31,7 +31,7 @@ pub(crate) fn swarm(
 ) -> Result<Swarm<Protocols>, ListenError> {
     let instance = getrandom::u64().map_err(not_set_up)?;
     let bounds = Bounds {
-        message_bytes_max: builder.message_bytes_max,
+        message_bytes_max: MESSAGE_BYTES_MAX,
         stall: builder.stall_timeout,
     };
     let limits = connection_limits::ConnectionLimits::default()
