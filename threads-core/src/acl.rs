@@ -448,6 +448,13 @@ impl Governance {
         readers.map(|grant| (grant.op.seat, grant.op.kem))
     }
 
+    /// As [`Governance::readers`], those whose grants have not ended at a stamp.
+    pub fn readers_at(&self, stamp: Stamp) -> impl Iterator<Item = (SeatId, [u8; 32])> + '_ {
+        let grants = self.grants.values();
+        let readers = grants.filter(move |it| it.op.role.reads() && it.holds_at(stamp));
+        readers.map(|grant| (grant.op.seat, grant.op.kem))
+    }
+
     /// The opening of a data log, if it stands: the one that its first record names; while the log is
     /// empty, of several the lowest.
     #[must_use]

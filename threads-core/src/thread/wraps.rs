@@ -58,11 +58,12 @@ pub(crate) fn tag_of(wrap: &Wrap) -> WrapTag {
 
 impl Thread {
     /// Wraps every key that is held for every reader for whom there is none yet that was made here or
-    /// handed over by a reader: others may be junk. Returns how many were made.
+    /// handed over by a reader: others may be junk. Whose grant ended by the newest stamp here gets
+    /// none. Returns how many were made.
     pub fn wrap_missing(&mut self, rng: &mut dyn CryptoRng, changes: &mut Changes) -> usize {
         let own = self.seat.id();
         let mut made = 0;
-        let readers: Vec<_> = self.governance.readers().collect();
+        let readers: Vec<_> = self.governance.readers_at(self.newest).collect();
         let epochs: Vec<EpochId> = self.keys.keys().copied().collect();
         for epoch in epochs {
             for (seat, _) in &readers {
@@ -85,7 +86,8 @@ impl Thread {
         changes: &mut Changes,
     ) -> Option<Wrap> {
         let (domain, key) = self.keys.get(&epoch)?;
-        let kems = self.governance.readers().filter(|(it, _)| *it == seat);
+        let readers = self.governance.readers_at(self.newest);
+        let kems = readers.filter(|(it, _)| *it == seat);
         // A KEM key that nothing can be wrapped to is its owner's fault alone.
         let wrap = kems
             .filter_map(|(_, kem)| Wrap::seal(key, self.id, *domain, seat, &kem, rng).ok())

@@ -270,6 +270,29 @@ fn epoch_outside_the_past_is_no_epoch() {
     assert_eq!(quarantined[0].1, Quarantine::NoSuchEpoch);
 }
 
+#[test]
+fn expired_readers_get_no_keys() {
+    let mut alice = Peer::new(1);
+    let id = alice.create();
+    alice.now += 20_000;
+    alice.write(id, "later");
+    for (expires_millis, made) in [(NOW + 10_000, 0), (NOW + 30_000, 2)] {
+        let seat = new_seat(&mut alice.rng);
+        let op = GrantOp {
+            expires_millis: Some(expires_millis),
+            ..grant_op(seat.id(), seat.kem.public_key().to_bytes(), Role::Reader)
+        };
+        let now = alice.now;
+        let wrapped = alice.step(|replica, view, rng, changes| {
+            let thread = replica.thread_mut(&id).unwrap();
+            let grant = [FrameOp::Grant(op)];
+            thread.govern(view, &grant, &[], now, rng, changes).unwrap();
+            thread.wrap_missing(rng, changes)
+        });
+        assert_eq!(wrapped, made, "roster and documents, or nothing");
+    }
+}
+
 /// Rule 2: what a grant permits ends with it, for records, control ops and one's own writes.
 #[test]
 fn expired_grants_permit_nothing() {
