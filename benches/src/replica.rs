@@ -380,6 +380,16 @@ impl Peer {
             &mut self.changes,
             &mut sink,
         )?;
+        // What is more than one step lets in is due at once.
+        while self.replica.poll_timeout() == Some(0) {
+            self.replica.handle_timeout(
+                &*view,
+                self.now_millis,
+                &mut self.rng,
+                &mut self.changes,
+                &mut sink,
+            )?;
+        }
         for (record, stamp, seat, plaintext) in opened_in {
             let thread = open(&mut self.replica, self.thread)?;
             let member = member_of(thread, &record.log);

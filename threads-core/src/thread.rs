@@ -406,10 +406,6 @@ impl Thread {
         self.derived.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    #[cfg_attr(
-        not(feature = "test-util"),
-        expect(clippy::unused_self, reason = "counted for tests only")
-    )]
     fn note_derived(&self, records: usize) {
         #[cfg(feature = "test-util")]
         self.derived

@@ -330,7 +330,9 @@ proptest! {
                 Some(who) => &mut others[who],
             };
             writer.write_many(id, vec!["text"; many]);
-            others.iter_mut().for_each(|other| drop(sync(alice, other)));
+            for other in others {
+                sync(alice, other);
+            }
         }
         let [mut alice, ..] = writers;
         let mut whole = copy_of(&dave);

@@ -288,13 +288,15 @@ pub(crate) fn talk_through(
 ) -> usize {
     let mut bytes = 0;
     for _ in 0..MESSAGES_MAX {
+        let mut is_busy = false;
         for peer in [&mut *a, &mut *b] {
             if peer.replica.poll_timeout() == Some(0) {
                 peer.tick();
+                is_busy = true;
             }
         }
         let (to_b, to_a) = (a.poll(b.key), b.poll(a.key));
-        if to_a.is_none() && to_b.is_none() {
+        if to_a.is_none() && to_b.is_none() && !is_busy {
             return bytes;
         }
         if let Some(message) = to_b.and_then(&mut tamper) {
