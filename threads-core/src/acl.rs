@@ -3,7 +3,7 @@
 //! 1. Power belongs to grants. The genesis makes the owner's; every other one is made by an op of a
 //!    control record.
 //! 2. An op stands if a grant to its author's seat, itself standing, in the op's causal past and not
-//!    expired at the op's stamp, permits it: [`Role::may_grant`] for grants, a reading role for
+//!    expired at the op's stamp, permits it: [`Role::may_grant`] for grants, [`Role::governs`] for
 //!    epochs, a writing role for openings.
 //! 3. A grant is in the past of an op if the op's control frontier reaches it.
 //! 4. An opening stands if its grant is its author's, and the log's key signed it for this seat.
@@ -13,6 +13,9 @@
 //! 7. An op that does not stand is void, alone; its record and its log go on.
 //! 8. A log may be opened twice, and a seat granted twice, by records that know nothing of each
 //!    other. All of them stand; the log's first record names the one that it begins at.
+//! 9. Of the openings of one seat the first [`OPENINGS_PER_SEAT_MAX`] stand, of its epochs the first
+//!    [`EPOCHS_PER_SEAT_MAX`]: all of them are in its own control log. There is no limit for all seats
+//!    together, which few could use up for the others; who gets a seat is for admins to say.
 //!
 //! Each rule looks only at an op's own past, so the outcome is a function of the set of records,
 //! whatever the order in which they came. Nothing here reads data records. With these rules the
@@ -26,6 +29,12 @@ use leno_crdt_codec::{LogId, Stamp};
 use crate::control::{EpochOp, FrameOp, GrantOp, OpenOp, Role};
 use crate::frontier::Frontier;
 use crate::{EpochId, Genesis, OpRef, RecordId, RecordRef, SeatId, ThreadId, Tip};
+
+/// Most data logs that one seat opens in a thread.
+pub const OPENINGS_PER_SEAT_MAX: u32 = 1024;
+
+/// Most epochs that one seat begins in a thread.
+pub const EPOCHS_PER_SEAT_MAX: u32 = 1024;
 
 /// A control record as evaluation sees it: where it stands, what it has seen, what it says.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -104,6 +113,10 @@ pub enum VoidReason {
     /// The epoch began in the op's past already: its key is not new.
     #[error("the epoch began before")]
     EpochTaken,
+    /// The author's seat opened [`OPENINGS_PER_SEAT_MAX`] logs before, or began
+    /// [`EPOCHS_PER_SEAT_MAX`] epochs.
+    #[error("the author's seat did so too often")]
+    TooMany,
 }
 
 /// What a control record changed.
@@ -167,6 +180,15 @@ pub struct Governance {
     begun: BTreeMap<LogId, OpRef>,
     epochs: BTreeMap<EpochId, BTreeMap<u32, Epoch>>,
     void: BTreeMap<OpRef, VoidReason>,
+    /// How many ops of each seat stand, by its own control log.
+    counts: BTreeMap<SeatId, Counts>,
+}
+
+/// How many ops of a seat stand.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    openings: u32,
+    epochs: u32,
 }
 
 /// An epoch of one key domain, by all the records that began it.
@@ -209,6 +231,7 @@ impl Governance {
             begun: BTreeMap::new(),
             epochs: BTreeMap::new(),
             void: BTreeMap::new(),
+            counts: BTreeMap::new(),
         }
     }
 
@@ -309,6 +332,9 @@ impl Governance {
         if self.opening_by(&op.log, &record.place.id).is_some() {
             return Err(VoidReason::KeyTaken);
         }
+        if self.openings_are_used_up(author) {
+            return Err(VoidReason::TooMany);
+        }
         if !op.is_signed(self.thread, author) {
             return Err(VoidReason::NotSigned);
         }
@@ -323,7 +349,14 @@ impl Governance {
             .entry(op.log)
             .or_default()
             .insert(name, opening);
+        self.counts.entry(author).or_default().openings += 1;
         Ok(GovernanceChange::Opened(op.log))
+    }
+
+    /// Tells whether a seat opened as many logs as it may.
+    pub(crate) fn openings_are_used_up(&self, seat: SeatId) -> bool {
+        let counts = self.counts.get(&seat).copied().unwrap_or_default();
+        counts.openings >= OPENINGS_PER_SEAT_MAX
     }
 
     fn begin(
@@ -334,9 +367,13 @@ impl Governance {
     ) -> Result<GovernanceChange, VoidReason> {
         if !self
             .grants_in_past(author, record)
-            .any(|(_, grant)| grant.op.role.reads())
+            .any(|(_, grant)| grant.op.role.governs())
         {
             return Err(VoidReason::NotPermitted);
+        }
+        let counts = self.counts.get(&author).copied().unwrap_or_default();
+        if counts.epochs >= EPOCHS_PER_SEAT_MAX {
+            return Err(VoidReason::TooMany);
         }
         let mut seen = record.past.clone();
         seen.raise(record.place.log, record.place.seq);
@@ -367,6 +404,7 @@ impl Governance {
         if epoch.began.seq(&place.log) == 0 {
             epoch.began.raise(place.log, place.seq);
         }
+        self.counts.entry(author).or_default().epochs += 1;
         Ok(GovernanceChange::Began(op.epoch))
     }
 

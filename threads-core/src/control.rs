@@ -53,6 +53,12 @@ impl Role {
         self <= Self::Writer
     }
 
+    /// Tells whether the role begins epochs and states what a thread is called.
+    #[must_use]
+    pub fn governs(self) -> bool {
+        self <= Self::Admin
+    }
+
     /// Tells whether the role may give another one.
     ///
     /// 1. Owners give any role.

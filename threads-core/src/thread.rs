@@ -63,6 +63,13 @@ pub const RELEASE_BYTES_MAX: u64 = 1 << 20;
 /// hand over does not count, so no seat can take the room of another.
 pub const WRAPS_PER_SEAT_MAX: usize = 4;
 
+/// Most keys that are wrapped in one step: each costs as much as a signature.
+pub const WRAPS_PER_STEP_MAX: usize = 256;
+
+/// Most control logs that a record written here names, and again most data logs. What is beyond waits
+/// for the next record, so that one with the longest body fits into a run.
+pub const REFS_NAMED_MAX: usize = 1024;
+
 /// Most sealers that are kept ready.
 const SEALERS_MAX: usize = 4096;
 
@@ -109,6 +116,8 @@ pub struct Thread {
     wrapped: wraps::Wrapped,
     /// Counts wraps that were kept: while it stays, there are no new ones.
     wraps_kept: u64,
+    /// Whether readers may lack wraps of keys that are held here.
+    wraps_due: bool,
     // Looked up, never iterated.
     sealers: HashMap<(LogId, Option<EpochId>), Sealer>,
     logs: BTreeMap<LogId, Log>,
@@ -138,6 +147,7 @@ struct Limits {
     parked_bytes: u64,
     release_bytes: u64,
     records_per_epoch: u64,
+    refs_named: usize,
 }
 
 impl Default for Limits {
@@ -147,6 +157,7 @@ impl Default for Limits {
             parked_bytes: PARKED_BYTES_MAX,
             release_bytes: RELEASE_BYTES_MAX,
             records_per_epoch: RECORDS_PER_EPOCH_MAX,
+            refs_named: REFS_NAMED_MAX,
         }
     }
 }
@@ -417,6 +428,12 @@ impl Thread {
     /// Tells whether records are here that wait for nothing but the next step.
     pub(crate) fn is_releasing(&self) -> bool {
         self.is_releasing
+    }
+
+    /// Takes the place of [`REFS_NAMED_MAX`], until the thread is loaded again.
+    #[cfg(feature = "test-util")]
+    pub fn set_refs_named_max(&mut self, refs: usize) {
+        self.limits.refs_named = refs;
     }
 
     /// The newest stamp of any admitted record.

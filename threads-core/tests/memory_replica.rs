@@ -201,11 +201,8 @@ fn lists_as_long_as_they_may_be() {
             thread: 0,
             wraps: wraps.collect(),
         };
-        let refused = world.check("wraps", &wraps.encode());
-        assert!(
-            matches!(refused, Err(SyncError::Wrap { .. })),
-            "{refused:?}"
-        );
+        // What is beyond the limit is passed over.
+        world.check("wraps", &wraps.encode()).unwrap();
     }
     let epochs = (0..EPOCHS_MAX).map(|at| EpochId(number(at)));
     let epochs = Message::NeedKeys {

@@ -232,6 +232,8 @@ impl Replica {
                 matched.unknown.retain(|log| thread.log(log).is_none());
                 if governed {
                     matched.refused.retain(|log| !is_empty(log));
+                    // Epochs may have begun, or this seat may read by now.
+                    matched.keys_asked = false;
                 }
                 if count(matched) < before {
                     matched.have_sent = false;

@@ -222,10 +222,10 @@ fn next_in(
     }
     // The other side told all it has, and a key is still missing, or what came was junk.
     if matched.is_answered() && !matched.keys_asked {
-        matched.keys_asked = true;
         let mut epochs = thread.missing_keys();
         epochs.truncate(EPOCHS_MAX);
         if !epochs.is_empty() {
+            matched.keys_asked = true;
             let ask = Message::NeedKeys {
                 thread: number,
                 epochs,

@@ -179,13 +179,14 @@ impl Session {
             .expect("a hash is longer than its short form")
     }
 
-    /// Logs of a vector whose newest record here is another one at the same place.
+    /// Logs of a vector whose newest record here is another one at the same place, but for proven forks.
     ///
     /// What it says to have beyond that is believed when it comes, the own log too: a claim alone
     /// must not cost anybody a log.
     pub(super) fn differing(&self, thread: &Thread, logs: &[HaveLog]) -> Vec<(LogId, Seq)> {
         let differs = |it: &&HaveLog| {
             let here = thread.log(&it.log).filter(|log| log.tip.seq == it.seq);
+            let here = here.filter(|log| !thread.is_forked_at(&log.id, log.tip.seq));
             here.is_some_and(|log| self.short_hash(&log.tip.id) != it.hash)
         };
         let differing = logs.iter().filter(differs);

@@ -96,10 +96,11 @@ impl Thread {
             None => true,
             Some(Parked::Dep(it) | Parked::Control(it)) => {
                 let named = self.logs.get(&it.log);
-                named.is_some_and(|named| named.admitted >= it.seq) || self.is_forked_at(&it)
+                named.is_some_and(|named| named.admitted >= it.seq)
+                    || self.is_forked_at(&it.log, it.seq)
             }
             Some(Parked::Time(stamp)) => now.admits(stamp),
-            Some(Parked::Fork(it)) => self.is_forked_at(&it),
+            Some(Parked::Fork(it)) => self.is_forked_at(&it.log, it.seq),
             Some(Parked::Version) => false,
         }
     }
@@ -208,6 +209,7 @@ impl Thread {
                         KeyRef::Data { domain, epoch } => {
                             began == Some((domain, epoch))
                                 || self.governance.epoch_began(domain, &epoch, past)
+                                || self.is_partial(past) && self.is_key_of(domain, &epoch)
                         }
                         KeyRef::Control { .. } => false,
                     };
@@ -342,13 +344,13 @@ impl Thread {
         for it in &record.deps {
             // Its log must be open where the record stands, by the record's own past: else its
             // author made it up, and there is nothing to wait for.
-            if !self.is_open_at(&it.log, &frontier) {
+            if !self.is_open_at(&it.log, &frontier) && !self.is_partial(&frontier) {
                 return Ok(Judgement::Bad(Quarantine::BadReference, Some(frontier)));
             }
             match self.named(&overlay, *it, false, record.stamp)? {
                 Named::Here(named) => {
                     let past = self.frontier_at(&overlay, named, it.seq)?;
-                    if !frontier.covers(&past) {
+                    if !frontier.covers(&past) && !self.is_partial(&frontier) {
                         return Ok(Judgement::Bad(Quarantine::FrontierTooOld, Some(frontier)));
                     }
                 }
@@ -369,7 +371,7 @@ impl Thread {
         stamp: Stamp,
     ) -> Result<Named<'_>, StoreError> {
         // Two peers may hold two branches, so nothing of either is compared, on any peer.
-        if self.is_forked_at(&it) {
+        if self.is_forked_at(&it.log, it.seq) {
             return Ok(Named::OnForkedLog);
         }
         let Some(named) = self
@@ -394,8 +396,26 @@ impl Thread {
         })
     }
 
-    fn is_forked_at(&self, it: &RecordRef) -> bool {
-        self.forked.get(&it.log).is_some_and(|seq| *seq <= it.seq)
+    /// Tells whether a log was proven to have two branches at a place.
+    pub(crate) fn is_forked_at(&self, log: &LogId, seq: Seq) -> bool {
+        self.forked.get(log).is_some_and(|from| *from <= seq)
+    }
+
+    /// Tells whether a log was proven to have two branches.
+    pub(crate) fn is_forked(&self, log: &LogId) -> bool {
+        self.forked.contains_key(log)
+    }
+
+    /// Tells whether a control frontier reaches a branch of a forked log. Others may hold the other one,
+    /// so what lies behind it is left out, and to miss something in it proves nothing.
+    fn is_partial(&self, frontier: &Frontier) -> bool {
+        let mut forked = self.forked.iter();
+        forked.any(|(log, from)| frontier.seq(log) >= *from)
+    }
+
+    /// Tells whether the key of an epoch, if it is held, is of a key domain.
+    pub(super) fn is_key_of(&self, domain: u32, epoch: &EpochId) -> bool {
+        self.keys.get(epoch).is_none_or(|(of, _)| *of == domain)
     }
 
     /// Tells whether a data log is open for whoever has seen a control frontier.
@@ -564,7 +584,10 @@ impl Thread {
             RosterOp::Seat { seat, .. } if *seat == self.genesis.owner => *seat == author,
             RosterOp::Seat { seat, .. } => governs || (*seat == author && role.is_some()),
             RosterOp::Name(_) => governs,
-            RosterOp::Fact { .. } => role.is_some_and(Role::writes),
+            // Stamps rise, so there is always a higher version left for the next statement.
+            RosterOp::Fact { version, .. } => {
+                role.is_some_and(Role::writes) && *version <= control.stamp.0
+            }
         });
         self.ops_of_roster(control.place.id, &ops)
     }

@@ -1,5 +1,6 @@
 //! Writing: data records into a draft that one signature publishes, control records one at a time.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use leno_crdt_codec::{LogId, Seq, Stamp};
@@ -8,18 +9,24 @@ use rand_core::CryptoRng;
 
 use super::admit::Admission;
 use super::{Changes, Sink, Thread, ThreadEvent};
-use crate::control::{FrameOp, OpenOp, RosterOp, encode_frame, encode_roster};
+use crate::control::{
+    ControlError, FrameOp, OpenOp, RosterOp, decode_frame, decode_roster, encode_frame,
+    encode_roster,
+};
 use crate::epoch::ROSTER_DOMAIN;
 use crate::frontier::Frontier;
 use crate::run::{NewRecord, Run, RunBuilder};
 use crate::store::{Overlay, StoreError, View};
 use crate::{
     EpochId, KeyRef, Now, PLAINTEXT_BYTES_MAX, RecordRef, SEAL_BYTES, Sealer, SignedHead,
-    Stamp as At,
+    Stamp as At, VerifyError,
 };
 
 /// A data plaintext's first byte: dag-cbor, not compressed.
 pub const BODY_ENCODING: u8 = 0;
+
+/// Most bytes that a reference to a record takes.
+const REF_BYTES_MAX: usize = 96;
 
 /// The log that this peer writes.
 pub(super) struct DataWriter {
@@ -68,6 +75,8 @@ impl fmt::Debug for DataWriter {
 /// What became visible since a log's last record: what its next one names.
 #[derive(Default)]
 struct News {
+    /// Whether more became visible than one record names.
+    is_partial: bool,
     deps: Vec<RecordRef>,
     control: Vec<RecordRef>,
     /// The control frontier that they make; nothing if they name nothing.
@@ -115,6 +124,17 @@ pub enum AppendError {
     /// [`RECORDS_PER_EPOCH_MAX`]: crate::RECORDS_PER_EPOCH_MAX
     #[error("the control log of this seat is full")]
     LogFull,
+    /// This seat opened as many logs as one may: [`OPENINGS_PER_SEAT_MAX`]. Ask for another seat.
+    ///
+    /// [`OPENINGS_PER_SEAT_MAX`]: crate::acl::OPENINGS_PER_SEAT_MAX
+    #[error("this seat opened as many logs as one may")]
+    TooManyLogs,
+    /// The ops are more or longer than a control record may hold; split them.
+    #[error("the ops do not fit into a control record")]
+    Ops(#[from] ControlError),
+    /// What was built would not be read by anybody, so it is not kept. This is a defect.
+    #[error("the record would not be read by anybody")]
+    Unreadable(#[from] VerifyError),
     /// The last stamp there is was given out.
     #[error("no stamp is left")]
     Exhausted,
@@ -206,6 +226,7 @@ impl Thread {
             deps,
             control,
             frontier,
+            ..
         } = news;
         let epoch = draft.epoch;
         let key = KeyRef::Data { domain, epoch };
@@ -250,6 +271,12 @@ impl Thread {
         let log = writer.log();
         let (items, first, tip) = draft.run.finish();
         let head = SignedHead::sign(&writer.key, self.id, log, tip.seq, tip.id);
+        debug_assert!(
+            Run::from_parts(&items, &head.signature)
+                .and_then(|run| run.derive(self.id, log, &first).map(drop))
+                .is_ok(),
+            "what this peer signs it can read"
+        );
         let mut encoder =
             leno_crdt_codec::cbor::Encoder::append_to(Vec::with_capacity(items.len() + 192));
         encoder.array(3);
@@ -368,11 +395,12 @@ impl Thread {
             return Err(AppendError::LogFull);
         }
         let stamp = self.next_stamp(now)?;
-        let (control, _) = self.control_news(view, log, &frontier, changes)?;
+        let (control, ..) = self.control_news(view, log, &frontier, changes)?;
         let frame = encode_frame(frame, self.padding);
         if frame.len() > PLAINTEXT_BYTES_MAX {
             return Err(AppendError::BodyTooLarge { bytes: frame.len() });
         }
+        decode_frame(&frame)?;
         let frame_sealer = self.sealer(log, None).cloned();
         let frame_sealer = frame_sealer.ok_or(AppendError::NoKey {
             domain: ROSTER_DOMAIN,
@@ -386,6 +414,7 @@ impl Thread {
                         bytes: plaintext.len(),
                     });
                 }
+                decode_roster(&plaintext)?;
                 let no_key = AppendError::NoKey {
                     domain: ROSTER_DOMAIN,
                 };
@@ -417,8 +446,7 @@ impl Thread {
         let head = SignedHead::sign(&self.seat.signing, self.id, log, tip.seq, tip.id);
         // What was just written comes in by the same door as what peers send.
         let run = Run::from_parts(&items, &head.signature)
-            .and_then(|run| run.derive(self.id, log, &first))
-            .expect("what this peer encodes it can derive");
+            .and_then(|run| run.derive(self.id, log, &first))?;
         self.store_run(log, &items, &head.signature, changes);
         let mut nothing = |_: &super::Opened<'_>| {};
         let sink: Sink<'_> = &mut nothing;
@@ -481,6 +509,9 @@ impl Thread {
         let stamp = stamp.next().ok_or(AppendError::Exhausted)?;
         let grant = self.governance.writing_grant_at(seat, stamp);
         let grant = grant.ok_or(AppendError::NotWriter)?;
+        if self.governance.openings_are_used_up(seat) {
+            return Err(AppendError::TooManyLogs);
+        }
         let key = SigningKey::generate(rng)?;
         let before = self
             .governance
@@ -569,7 +600,12 @@ impl Thread {
         self.ready_draft(epoch, bytes, changes);
         let news = self.news_for_draft(view, changes)?;
         let expires = self.own_log().and_then(|log| self.logs.get(&log)?.expires);
-        let (admissions, keys) = (self.admissions, self.keys.len());
+        // What is left is named by the next record.
+        let admissions = match news.is_partial {
+            true => u64::MAX,
+            false => self.admissions,
+        };
+        let keys = self.keys.len();
         if let Some(draft) = self.writer.as_mut().and_then(|it| it.draft.as_mut()) {
             draft.domain = domain;
             draft.expires = expires;
@@ -581,7 +617,13 @@ impl Thread {
 
     /// Makes sure that there is a draft under `epoch` with room for `bytes`.
     fn ready_draft(&mut self, epoch: EpochId, bytes: usize, changes: &mut Changes) {
-        let is_full = |draft: &Draft| draft.run.is_full(room(bytes));
+        let refs = 2 * REF_BYTES_MAX * self.limits.refs_named;
+        let is_full = |draft: &Draft| {
+            let has_news = draft.admissions != self.admissions;
+            draft
+                .run
+                .is_full(room(bytes) + if has_news { refs } else { 0 })
+        };
         if self.draft().is_some_and(is_full) {
             self.publish(changes);
         }
@@ -640,12 +682,20 @@ impl Thread {
         else {
             return nothing;
         };
-        let (control, frontier) = self.control_news(view, log, &entry.frontier, changes)?;
+        let (control, frontier, mut is_all) =
+            self.control_news(view, log, &entry.frontier, changes)?;
         let overlay = Overlay::new(view, &changes.batch);
         let mut deps = Vec::new();
         for (id, other) in &self.logs {
             let seq = other.admitted;
             if other.is_control || *id == log || seq <= entry.seen.seq(id) {
+                continue;
+            }
+            // What the control records that are named do not cover waits with them.
+            if deps.len() >= self.limits.refs_named
+                || !(is_all || frontier.covers(&other.opened) && frontier.covers(&other.frontier))
+            {
+                is_all = false;
                 continue;
             }
             if let Some((record, _)) = self.place_of(&overlay, *id, other, seq)? {
@@ -661,44 +711,57 @@ impl Thread {
             deps,
             control,
             frontier,
+            is_partial: !is_all,
         })
     }
 
-    /// Control records that became visible beyond `known`, none that another one has in its past,
-    /// and the frontier that they make together.
+    /// Control records that became visible beyond `known`, none that another one has in its past, as
+    /// many as a record names; the frontier that they make together; and whether they are all.
     fn control_news(
         &self,
         view: &dyn View,
         own: LogId,
         known: &Frontier,
         changes: &Changes,
-    ) -> Result<(Vec<RecordRef>, Frontier), StoreError> {
+    ) -> Result<(Vec<RecordRef>, Frontier, bool), StoreError> {
         let overlay = Overlay::new(view, &changes.batch);
         let fresh: Vec<_> = self
             .logs
             .iter()
             .filter(|(id, log)| log.is_control && **id != own && log.admitted > known.seq(id))
             .collect();
+        let mut covered = Frontier::new();
+        for (id, log) in &fresh {
+            let past = log.frontier.iter().filter(|(other, _)| other != *id);
+            past.for_each(|(other, seq)| {
+                covered.raise(other, seq);
+            });
+        }
+        // If the log that covers the grants of this seat forks, what it covers does not count.
+        let grants = self.governance.grants_of(self.seat.id());
+        let granting: BTreeSet<LogId> = grants
+            .filter_map(|(_, grant)| Some(grant.record?.log))
+            .collect();
+        let newest = fresh
+            .into_iter()
+            .filter(|(id, log)| covered.seq(id) < log.admitted || granting.contains(id));
         let mut control = Vec::new();
         let mut frontier = known.clone();
-        for (id, log) in &fresh {
-            let seq = log.admitted;
-            let covered = fresh
-                .iter()
-                .any(|(other_id, other)| other_id != id && other.frontier.seq(id) >= seq);
-            frontier.merge(&log.frontier);
-            frontier.raise(**id, seq);
-            if covered {
-                continue;
+        for (id, log) in newest {
+            if control.len() >= self.limits.refs_named {
+                return Ok((control, frontier, false));
             }
-            if let Some((record, _)) = self.place_of(&overlay, **id, log, seq)? {
+            let seq = log.admitted;
+            if let Some((record, _)) = self.place_of(&overlay, *id, log, seq)? {
+                frontier.merge(&log.frontier);
+                frontier.raise(*id, seq);
                 control.push(RecordRef {
-                    log: **id,
+                    log: *id,
                     seq,
                     id: record,
                 });
             }
         }
-        Ok((control, frontier))
+        Ok((control, frontier, true))
     }
 }

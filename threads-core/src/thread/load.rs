@@ -169,6 +169,7 @@ impl Thread {
             keys: BTreeMap::new(),
             wrapped: BTreeMap::new(),
             wraps_kept: 0,
+            wraps_due: false,
             sealers: HashMap::new(),
             logs: BTreeMap::new(),
             numbers: BTreeMap::new(),

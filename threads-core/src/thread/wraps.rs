@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use leno_crdt_codec::LogId;
 use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder};
+use leno_crdt_codec::{LogId, Seq};
 use leno_identity::Label;
 use rand_core::CryptoRng;
 
-use super::{Changes, Opened, Sink, Thread, ThreadEvent, WRAPS_PER_SEAT_MAX};
+use super::{Changes, Opened, Sink, Thread, ThreadEvent, WRAPS_PER_SEAT_MAX, WRAPS_PER_STEP_MAX};
 use crate::epoch::{ROSTER_DOMAIN, Wrap, WrapError};
 use crate::seal::EpochKey;
 use crate::store::{Overlay, StoreError, Table, View, scan_prefix};
@@ -59,7 +59,8 @@ pub(crate) fn tag_of(wrap: &Wrap) -> WrapTag {
 impl Thread {
     /// Wraps every key that is held for every reader for whom there is none yet that was made here or
     /// handed over by a reader: others may be junk. Whose grant ended by the newest stamp here gets
-    /// none. Returns how many were made.
+    /// none. Returns how many were made: at most [`WRAPS_PER_STEP_MAX`]; the rest is left for a later
+    /// call.
     pub fn wrap_missing(&mut self, rng: &mut dyn CryptoRng, changes: &mut Changes) -> usize {
         let own = self.seat.id();
         let mut made = 0;
@@ -68,13 +69,30 @@ impl Thread {
         for epoch in epochs {
             for (seat, _) in &readers {
                 let tags = self.wrapped.get(&(epoch, *seat));
-                let served = tags.is_some_and(|tags| tags.values().any(|by| self.may_read(*by)));
-                if *seat != own && !served {
-                    made += usize::from(self.wrap_again(epoch, *seat, rng, changes).is_some());
+                if *seat == own || tags.is_some_and(|tags| self.is_served(tags)) {
+                    continue;
                 }
+                if made == WRAPS_PER_STEP_MAX {
+                    self.wraps_due = true;
+                    return made;
+                }
+                made += usize::from(self.wrap_again(epoch, *seat, rng, changes).is_some());
             }
         }
+        self.wraps_due = false;
         made
+    }
+
+    /// Does [`Thread::wrap_missing`] if a key came or wraps were left since it was done.
+    pub(crate) fn wrap_due(&mut self, rng: &mut dyn CryptoRng, changes: &mut Changes) -> usize {
+        if self.wraps_due {
+            return self.wrap_missing(rng, changes);
+        }
+        0
+    }
+
+    fn is_served(&self, tags: &BTreeMap<WrapTag, SeatId>) -> bool {
+        tags.values().any(|by| self.may_read(*by))
     }
 
     /// Wraps a key that is held for a reader, whatever wraps there are: one of them may be junk.
@@ -94,14 +112,14 @@ impl Thread {
             .next()?;
         let own = self.seat.id();
         self.keep_wrap(&wrap, own, changes);
-        // Whoever asks again and again gets the newest ones.
+        // Whoever asks again and again is served by the newest one.
         if let Some(tags) = self.wrapped.get_mut(&(epoch, seat)) {
             let made = tags.iter().filter(|(_, by)| **by == own);
-            let older = made
+            let older: Vec<WrapTag> = made
                 .map(|(tag, _)| *tag)
-                .filter(|tag| *tag != tag_of(&wrap));
-            let older: Vec<WrapTag> = older.collect();
-            for tag in older.into_iter().skip(WRAPS_PER_SEAT_MAX - 1) {
+                .filter(|tag| *tag != tag_of(&wrap))
+                .collect();
+            for tag in older {
                 tags.remove(&tag);
                 let key = wrap_key(self.number, &epoch, &seat, &tag);
                 changes.batch.delete(Table::Wraps, key);
@@ -138,15 +156,21 @@ impl Thread {
         missing.into_iter().collect()
     }
 
-    /// Names the set of wraps that are kept here, to tell quickly whether a peer has the same.
+    /// Names who is served with which keys here, to tell quickly whether a peer has wraps for the same.
+    ///
+    /// A recipient who has a wrap that was made here or handed over by a reader stands in it without
+    /// saying which: several members may have made one, and nobody needs all of them. For others it
+    /// names all, since they may be junk.
     #[must_use]
     pub fn wraps_digest(&self) -> [u8; 8] {
         let mut bytes = Vec::with_capacity(self.wrapped.len() * 72);
         for ((epoch, seat), tags) in &self.wrapped {
             bytes.extend_from_slice(&epoch.0);
             bytes.extend_from_slice(&seat.0);
-            for tag in tags.keys() {
-                bytes.extend_from_slice(tag);
+            if !self.is_served(tags) {
+                for tag in tags.keys() {
+                    bytes.extend_from_slice(tag);
+                }
             }
         }
         *Label::WRAPS_DIGEST
@@ -254,6 +278,13 @@ impl Thread {
         self.keys.insert(epoch, (domain, key));
         self.save(changes);
         changes.tell(self.id, ThreadEvent::KeyCame { domain, epoch });
+        self.wraps_due = true;
+        let overlay = Overlay::new(view, &changes.batch);
+        let quarantined: BTreeSet<_> = self
+            .quarantined(&overlay)?
+            .into_iter()
+            .map(|(record, _)| (record.log, record.seq))
+            .collect();
         let gaps: Vec<LogId> = self
             .logs
             .iter()
@@ -261,17 +292,18 @@ impl Thread {
             .map(|(id, _)| *id)
             .collect();
         for id in gaps {
-            self.fill_gap(view, id, epoch, changes, &mut *sink)?;
+            self.fill_gap(view, id, epoch, &quarantined, changes, &mut *sink)?;
         }
         Ok(())
     }
 
-    /// Opens the records of a log that waited for an epoch's key.
+    /// Opens the records of a log that waited for an epoch's key, but none that was put aside.
     fn fill_gap(
         &mut self,
         view: &dyn View,
         id: LogId,
         epoch: EpochId,
+        quarantined: &BTreeSet<(LogId, Seq)>,
         changes: &mut Changes,
         sink: Sink<'_>,
     ) -> Result<(), StoreError> {
@@ -298,7 +330,8 @@ impl Thread {
                 break;
             }
             for record in run.records() {
-                if record.seq < next || record.seq > admitted {
+                let is_wanted = (next..=admitted).contains(&record.seq);
+                if !is_wanted || quarantined.contains(&(id, record.seq)) {
                     continue;
                 }
                 let context = run.context(record);
@@ -352,9 +385,10 @@ impl Thread {
             .governance
             .opening(&place.log)
             .map(|opening| opening.seat);
-        if sealer
-            .open(context, record.body, &mut self.scratch)
-            .is_err()
+        if !self.is_key_of(domain, &epoch)
+            || sealer
+                .open(context, record.body, &mut self.scratch)
+                .is_err()
         {
             if let Some(number) = self.logs.get(&place.log).map(|log| log.number) {
                 self.quarantine(place, number, super::Quarantine::DoesNotOpen, changes);
@@ -379,7 +413,7 @@ impl Thread {
         &mut self,
         view: &dyn View,
         id: LogId,
-        from: leno_crdt_codec::Seq,
+        from: Seq,
         sink: Sink<'_>,
     ) -> Result<(), StoreError> {
         let quarantined: BTreeSet<_> = self

@@ -256,3 +256,103 @@ fn restored_device_that_wrote_first_is_healed() {
     assert!(texts.contains(&"lost branch".to_owned()));
     assert!(texts.contains(&"goes on".to_owned()));
 }
+
+/// Mallory forks a control log; Bob names one branch, which tells of Dave's log. Whoever learned of
+/// the fork before cannot see that in the branch, and takes Bob's record all the same.
+#[test]
+fn forked_control_log_hides_no_honest_record() {
+    let [mut alice, mut bob, mut carol, mut dave] = [1, 2, 3, 4].map(Peer::new);
+    let mut mallory = Peer::new(9);
+    let id = alice.create();
+    for peer in [&mut bob, &mut carol, &mut dave, &mut mallory] {
+        alice.seat(peer, id, Role::Writer);
+    }
+    for peer in [&mut bob, &mut carol, &mut dave, &mut mallory] {
+        sync(&mut alice, peer);
+    }
+    bob.write(id, "bob 1");
+    let mut twin = Peer::new(9);
+    twin.store = backup(&mallory.store);
+    twin.restart();
+    // Dave opens a log; Mallory has seen that, and Bob hears of it from Mallory.
+    dave.write(id, "dave 1");
+    sync(&mut dave, &mut mallory);
+    mallory.now += 1;
+    mallory.govern(id, &[]);
+    sync(&mut mallory, &mut bob);
+    bob.write(id, "bob 2");
+    // Carol knows Dave's log, and the other branch of Mallory's control log.
+    sync(&mut dave, &mut carol);
+    twin.govern(id, &[]);
+    sync(&mut twin, &mut carol);
+    // Alice meets Bob first, Carol learns of the fork in the same sync as of Bob's record.
+    sync(&mut bob, &mut alice);
+    sync(&mut bob, &mut carol);
+    assert!(alice.reads(id).iter().any(|it| it.2 == "bob 2"));
+    assert!(carol.reads(id).iter().any(|it| it.2 == "bob 2"));
+}
+
+/// Two vectors are on the way when a fork is known already: nobody asks about it again.
+#[test]
+fn known_fork_ends_no_session() {
+    let ([_, mut bob, mut carol], ..) = forked(1, 1);
+    let (bob, carol) = (&mut bob, &mut carol);
+    sync(bob, carol);
+    assert!(bob.forks > 0 && carol.forks > 0);
+    assert!(bob.errors.is_empty() && carol.errors.is_empty());
+    // Two calls of `sync_once` within one round trip.
+    let one = |from: &mut Peer, to: &Peer| {
+        from.replica.refresh(&to.key);
+        std::iter::from_fn(|| from.poll(to.key)).collect::<Vec<_>>()
+    };
+    let (first, second) = (one(bob, carol), one(bob, carol));
+    let mut questions = Vec::new();
+    for messages in [first, second] {
+        for message in messages {
+            carol.receive(bob.key, &message).unwrap();
+        }
+        questions.push(std::iter::from_fn(|| carol.poll(bob.key)).collect::<Vec<_>>());
+    }
+    let mut answers = Vec::new();
+    for messages in questions {
+        for message in messages {
+            bob.receive(carol.key, &message).unwrap();
+        }
+        answers.extend(std::iter::from_fn(|| bob.poll(carol.key)));
+    }
+    let mut ended = false;
+    for message in answers {
+        ended |= carol.receive(bob.key, &message).is_err();
+    }
+    assert!(!ended);
+}
+
+/// Bob may write since Alice's last record, which Mallory's forked control log covers: he names hers
+/// all the same, so that his right is seen by those who cannot look into the branch.
+#[test]
+fn forked_control_log_hides_no_grant() {
+    let [mut alice, mut bob, mut carol, mut mallory] = [1, 2, 3, 9].map(Peer::new);
+    let id = alice.create();
+    let seat = alice.seat(&mut bob, id, Role::Reader);
+    alice.seat(&mut carol, id, Role::Reader);
+    alice.seat(&mut mallory, id, Role::Writer);
+    for peer in [&mut bob, &mut carol, &mut mallory] {
+        sync(&mut alice, peer);
+    }
+    let mut twin = Peer::new(9);
+    twin.store = backup(&mallory.store);
+    twin.restart();
+    let kem = bob.thread(id).seat().kem.public_key().to_bytes();
+    alice.grant(id, seat, kem, Role::Writer);
+    sync(&mut alice, &mut mallory);
+    mallory.now += 1;
+    mallory.govern(id, &[]);
+    sync(&mut mallory, &mut bob);
+    bob.write(id, "bob");
+    twin.govern(id, &[]);
+    sync(&mut alice, &mut carol);
+    sync(&mut twin, &mut carol);
+    sync(&mut bob, &mut carol);
+    assert!(carol.forks > 0);
+    assert_eq!(carol.reads(id), bob.reads(id));
+}

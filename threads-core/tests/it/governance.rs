@@ -1,12 +1,12 @@
 //! Who may do what: every rule with its refusal. Numbers are those of the module `acl`.
 
 use leno_identity::{AgreementKey, SigningKey};
-use leno_threads_core::acl::VoidReason;
+use leno_threads_core::acl::{EPOCHS_PER_SEAT_MAX, OPENINGS_PER_SEAT_MAX, VoidReason};
 use leno_threads_core::store::Store;
 use leno_threads_core::thread::{AppendError, Changes, Quarantine, Seat};
 use leno_threads_core::{
-    EpochId, EpochOp, FrameOp, GrantOp, LogId, OpRef, OpenOp, Role, SeatId, Stamp, THREAD_DOMAIN,
-    ThreadId,
+    EpochId, EpochOp, FrameOp, GrantOp, LogId, OpRef, OpenOp, Role, RosterOp, SeatId, Stamp,
+    THREAD_DOMAIN, ThreadId,
 };
 
 use crate::util::{NOW, Peer, grant_op, new_seat, rng, secrets, sync};
@@ -137,9 +137,9 @@ fn openings_need_grant_and_key() {
     assert_eq!(count(VoidReason::NotPermitted), 6);
 }
 
-/// Rule 6: an epoch needs a reading role, parents in its past, and a key that is new.
+/// Rule 6: an epoch needs a role that governs, parents in its past, and a key that is new.
 #[test]
-fn epochs_need_a_reader_and_parents() {
+fn epochs_need_an_admin_and_parents() {
     let mut world = world();
     let id = world.id;
     let sealing = world
@@ -167,13 +167,18 @@ fn epochs_need_a_reader_and_parents() {
         .unwrap();
     rex.govern(id, &[epoch(7, vec![current])]);
     sync(&mut world.alice, rex);
-    let (_, rita, _) = world
+    for role in [Role::Writer, Role::Reader] {
+        let (_, peer, _) = world.others.iter_mut().find(|it| it.0 == role).unwrap();
+        peer.govern(id, &[epoch(7, vec![current])]);
+        sync(&mut world.alice, peer);
+    }
+    let (_, ada, _) = world
         .others
         .iter_mut()
-        .find(|it| it.0 == Role::Reader)
+        .find(|it| it.0 == Role::Admin)
         .unwrap();
-    sync(&mut world.alice, rita);
-    rita.govern(
+    sync(&mut world.alice, ada);
+    ada.govern(
         id,
         &[
             again,
@@ -182,7 +187,7 @@ fn epochs_need_a_reader_and_parents() {
             epoch(10, vec![current]),
         ],
     );
-    sync(&mut world.alice, rita);
+    sync(&mut world.alice, ada);
     let governance = world.alice.thread(id).governance();
     let known = |byte| governance.epoch(&EpochId([byte; 32])).is_some();
     assert_eq!([7, 8, 9, 10].map(known), [false, false, false, true]);
@@ -211,10 +216,10 @@ fn epoch_of_another_domain_shadows_nothing() {
     let id = world.id;
     let governance = world.alice.thread(id).governance();
     let current = governance.sealing_epoch(THREAD_DOMAIN).unwrap();
-    let (_, rita, _) = world
+    let (_, ada, _) = world
         .others
         .iter_mut()
-        .find(|it| it.0 == Role::Reader)
+        .find(|it| it.0 == Role::Admin)
         .unwrap();
     for domain in [0, 7] {
         let shadow = FrameOp::Epoch(EpochOp {
@@ -222,14 +227,14 @@ fn epoch_of_another_domain_shadows_nothing() {
             epoch: current,
             parents: Vec::new(),
         });
-        rita.govern(id, &[shadow]);
+        ada.govern(id, &[shadow]);
     }
-    sync(&mut world.alice, rita);
+    sync(&mut world.alice, ada);
     world.alice.write(id, "still here");
-    sync(&mut world.alice, rita);
-    assert_eq!(rita.reads(id), world.alice.reads(id));
-    let view = rita.store.view().unwrap();
-    assert_eq!(rita.thread(id).quarantined(&*view).unwrap(), []);
+    sync(&mut world.alice, ada);
+    assert_eq!(ada.reads(id), world.alice.reads(id));
+    let view = ada.store.view().unwrap();
+    assert_eq!(ada.thread(id).quarantined(&*view).unwrap(), []);
 }
 
 /// A data record is judged by the epochs that its own past shows, so that peers agree.
@@ -247,7 +252,7 @@ fn epoch_outside_the_past_is_no_epoch() {
     sync(&mut world.alice, will);
     let keys = secrets(will, id);
     let fresh = EpochId([42; 32]);
-    will.govern(
+    world.alice.govern(
         id,
         &[FrameOp::Epoch(EpochOp {
             domain: THREAD_DOMAIN,
@@ -255,7 +260,6 @@ fn epoch_outside_the_past_is_no_epoch() {
             parents: Vec::new(),
         })],
     );
-    sync(&mut world.alice, will);
     let tip = world.alice.tip(id, log);
     let mut record = keys.text(Stamp(tip.stamp.0 + 1_000_000), "under a hidden epoch");
     record.key = leno_threads_core::KeyRef::Data {
@@ -501,4 +505,116 @@ fn seat_without_grant_writes_nothing() {
         matches!(refused, Err(AppendError::NotWriter)),
         "{refused:?}"
     );
+}
+
+/// Rule 9: a seat opens so many logs, and then no more; it is told when it writes.
+#[test]
+fn openings_of_a_seat_are_counted() {
+    let mut world = world();
+    let id = world.id;
+    let (_, will, seat) = world
+        .others
+        .iter_mut()
+        .find(|it| it.0 == Role::Writer)
+        .unwrap();
+    let grant = will.thread(id).governance().writing_grant(*seat).unwrap();
+    let ops: Vec<_> = (0..u64::from(OPENINGS_PER_SEAT_MAX) + 2)
+        .map(|incarnation| {
+            let key = SigningKey::generate(&mut will.rng).unwrap();
+            FrameOp::Open(OpenOp::sign(&key, id, *seat, grant, incarnation, None))
+        })
+        .collect();
+    for ops in ops.chunks(500) {
+        will.govern(id, ops);
+    }
+    sync(&mut world.alice, will);
+    for peer in [&world.alice, &*will] {
+        let governance = peer.thread(id).governance();
+        assert_eq!(
+            governance.openings().count(),
+            OPENINGS_PER_SEAT_MAX as usize
+        );
+        assert_eq!(void(peer, id), [VoidReason::TooMany; 2]);
+    }
+    let refused = will.step(|replica, view, rng, changes| {
+        let thread = replica.thread_mut(&id).unwrap();
+        thread.append(view, THREAD_DOMAIN, &[0x60], NOW, rng, changes)
+    });
+    assert!(
+        matches!(refused, Err(AppendError::TooManyLogs)),
+        "{refused:?}"
+    );
+    // Others go on.
+    world.alice.write(id, "opens a log");
+    sync(&mut world.alice, will);
+    assert_eq!(will.reads(id).len(), 1);
+}
+
+/// Rule 9: an admin begins so many epochs, and then no more.
+#[test]
+fn epochs_of_a_seat_are_counted() {
+    let mut world = world();
+    let id = world.id;
+    let (_, ada, _) = world
+        .others
+        .iter_mut()
+        .find(|it| it.0 == Role::Admin)
+        .unwrap();
+    let before = ada.thread(id).governance().epochs().count();
+    let ops: Vec<_> = (0..EPOCHS_PER_SEAT_MAX + 2)
+        .map(|number| {
+            let mut epoch = EpochId([7; 32]);
+            epoch.0[..4].copy_from_slice(&number.to_be_bytes());
+            FrameOp::Epoch(EpochOp {
+                domain: THREAD_DOMAIN,
+                epoch,
+                parents: Vec::new(),
+            })
+        })
+        .collect();
+    for ops in ops.chunks(1000) {
+        ada.govern(id, ops);
+    }
+    sync(&mut world.alice, ada);
+    for peer in [&world.alice, &*ada] {
+        let epochs = peer.thread(id).governance().epochs().count();
+        assert_eq!(epochs, before + EPOCHS_PER_SEAT_MAX as usize);
+        assert_eq!(void(peer, id), [VoidReason::TooMany; 2]);
+    }
+}
+
+/// A version above the stamp of its record is made up, so a higher one is always left. What does not
+/// fit into a record is refused.
+#[test]
+fn versions_of_facts_never_run_out() {
+    let mut world = world();
+    let id = world.id;
+    let (_, will, _) = world
+        .others
+        .iter_mut()
+        .find(|it| it.0 == Role::Writer)
+        .unwrap();
+    let mut state = |version: u64, bytes: usize| {
+        let fact = RosterOp::Fact {
+            key: "collection/songs".to_owned(),
+            version,
+            value: vec![7; bytes],
+        };
+        will.step(|replica, view, rng, changes| {
+            let thread = replica.thread_mut(&id).unwrap();
+            let stated = thread.govern(view, &[], &[fact], NOW, rng, changes);
+            replica.touched(id);
+            stated.map(drop)
+        })
+    };
+    state(1, 1).unwrap();
+    state(u64::MAX, 2).unwrap();
+    let refused = state(2, (64 << 10) + 1);
+    assert!(matches!(refused, Err(AppendError::Ops(_))), "{refused:?}");
+    state(2, 3).unwrap();
+    sync(&mut world.alice, will);
+    for peer in [&world.alice, &*will] {
+        let fact = peer.thread(id).roster().fact("collection/songs");
+        assert_eq!(fact, Some((2, &[7; 3][..])));
+    }
 }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use leno_identity::SigningKey;
+use leno_threads_core::store::Store;
 use leno_threads_core::sync::Message;
 use leno_threads_core::thread::{AppendError, ReceiveError};
-use leno_threads_core::{LogId, Role, ThreadId};
+use leno_threads_core::{FrameOp, LogId, OpenOp, Role, SeatId, Stamp, ThreadId};
 
-use crate::util::{Peer, connect, level, sync, talk, talk_through};
+use crate::util::{Peer, connect, grant_op, level, secrets, sync, talk, talk_through};
 
 /// Bob writes first; Alice writes much that names it. Dave has neither yet, and Alice's log is opened
 /// first, so it comes first.
@@ -157,4 +159,112 @@ fn full_control_log_is_an_error() {
     });
     assert!(matches!(refused, Err(AppendError::LogFull)), "{refused:?}");
     assert_eq!(alice.state(id), before);
+}
+
+fn lower_refs(peer: &mut Peer, id: ThreadId, refs: usize) {
+    peer.replica
+        .thread_mut(&id)
+        .unwrap()
+        .set_refs_named_max(refs);
+}
+
+fn quarantined(peer: &Peer, id: ThreadId) -> usize {
+    let view = peer.store.view().unwrap();
+    peer.thread(id).quarantined(&*view).unwrap().len()
+}
+
+/// Mallory writes more logs than one record names. Bob names some of them, and the rest with his next
+/// records, each of which everybody reads.
+#[test]
+fn logs_beyond_the_limit_are_named_by_later_records() {
+    let [mut alice, mut bob, mut mallory] = [1, 2, 9].map(Peer::new);
+    let id = alice.create();
+    for peer in [&mut bob, &mut mallory] {
+        alice.seat(peer, id, Role::Writer);
+        sync(&mut alice, peer);
+    }
+    sync(&mut alice, &mut bob);
+    bob.write(id, "before");
+    let seat = mallory.thread(id).seat().id();
+    let grant = mallory.thread(id).governance().writing_grant(seat).unwrap();
+    let signers: Vec<SigningKey> = (0..10)
+        .map(|_| SigningKey::generate(&mut mallory.rng).unwrap())
+        .collect();
+    let opened = (0..).zip(&signers).map(|(incarnation, key)| {
+        FrameOp::Open(OpenOp::sign(key, id, seat, grant, incarnation, None))
+    });
+    mallory.govern(id, &opened.collect::<Vec<_>>());
+    sync(&mut alice, &mut mallory);
+    sync(&mut alice, &mut bob);
+    let keys = secrets(&mallory, id);
+    let log_of = |key: &SigningKey| LogId(key.verifying_key().to_bytes());
+    for key in &signers {
+        let tip = mallory.tip(id, log_of(key));
+        let text = keys.text(Stamp(tip.stamp.0 + 10_000), "x");
+        let (run, _) = keys.craft(id, key, &tip, &[text]);
+        for peer in [&mut alice, &mut bob] {
+            assert_eq!(peer.take(id, log_of(key), &run).unwrap().admitted, 1);
+        }
+    }
+    lower_refs(&mut bob, id, 4);
+    let own = bob.thread(id).own_log().unwrap();
+    for (texts, expected) in [(vec!["a", "b"], 8), (vec!["c"], 10), (vec!["d"], 10)] {
+        bob.write_many(id, texts);
+        sync(&mut alice, &mut bob);
+        let seen = alice.thread(id).acknowledged(&own).unwrap();
+        let named = signers.iter().filter(|key| seen.seq(&log_of(key)) > 0);
+        assert_eq!(named.count(), expected);
+        assert_eq!(alice.reads(id), bob.reads(id));
+    }
+    assert!(level(&alice, &bob, id));
+    assert_eq!((quarantined(&alice, id), quarantined(&bob, id)), (0, 0));
+}
+
+/// Mallory's seats write more control logs than one record names, and two writers have logs that only
+/// some of them tell of: whoever governs and writes next names what is covered, and the rest later.
+#[test]
+fn control_logs_beyond_the_limit_are_named_by_later_records() {
+    let [mut alice, mut bob, mut carol, mut mallory] = [1, 2, 3, 9].map(Peer::new);
+    let id = alice.create();
+    alice.seat(&mut mallory, id, Role::Admin);
+    for peer in [&mut bob, &mut carol] {
+        alice.seat(peer, id, Role::Writer);
+        sync(&mut alice, peer);
+    }
+    sync(&mut alice, &mut mallory);
+    let keys: Vec<SigningKey> = (0..8)
+        .map(|_| SigningKey::generate(&mut mallory.rng).unwrap())
+        .collect();
+    let seat_of = |key: &SigningKey| SeatId(key.verifying_key().to_bytes());
+    let grants = keys
+        .iter()
+        .map(|key| FrameOp::Grant(grant_op(seat_of(key), [0; 32], Role::Replicator)));
+    mallory.govern(id, &grants.collect::<Vec<_>>());
+    sync(&mut alice, &mut mallory);
+    let secrets = secrets(&mallory, id);
+    for key in &keys {
+        let log = seat_of(key).control_log();
+        let tip = mallory.tip(id, log);
+        let record = secrets.frame(Stamp(tip.stamp.0 + 10_000), &[]);
+        let (run, _) = secrets.craft(id, key, &tip, &[record]);
+        assert_eq!(alice.take(id, log, &run).unwrap().admitted, 1);
+    }
+    bob.write(id, "bob");
+    carol.write(id, "carol");
+    sync(&mut alice, &mut bob);
+    sync(&mut alice, &mut carol);
+    lower_refs(&mut alice, id, 1);
+    for _ in 0..12 {
+        alice.write(id, "alice");
+    }
+    for peer in [&mut bob, &mut carol] {
+        sync(&mut alice, peer);
+        assert_eq!(peer.reads(id), alice.reads(id));
+        assert_eq!(quarantined(peer, id), 0);
+    }
+    let own = alice.thread(id).own_log().unwrap();
+    let seen = bob.thread(id).acknowledged(&own).unwrap();
+    for peer in [&bob, &carol] {
+        assert!(seen.seq(&peer.thread(id).own_log().unwrap()) > 0);
+    }
 }

@@ -3,13 +3,18 @@
 //! Reasons of references and grants stand in `parked.rs` (`BadReference`) and `governance.rs`
 //! (`NoSuchEpoch`, `Expired`).
 
+use std::cell::RefCell;
+
 use leno_threads_core::store::Store;
+use leno_threads_core::sync::Message;
 use leno_threads_core::thread::{Quarantine, Seat};
 use leno_threads_core::{
-    EpochKey, FrameOp, LogId, RecordRef, Role, ServiceKey, Stamp, ThreadId, Tip,
+    EpochKey, FrameOp, GrantOp, LogId, RecordRef, Role, ServiceKey, Stamp, ThreadId, Tip,
 };
 
-use crate::util::{Crafted, Peer, Secrets, new_seat, rng, secrets, sync};
+use crate::util::{
+    Crafted, NOW, Peer, Secrets, connect, grant_op, new_seat, rng, secrets, sync, talk_through,
+};
 
 /// Alice owns, Bob and Carol write, Dave reads and has heard nothing yet, Rex replicates. Bob's
 /// device is Mallory's now: only his keys are left.
@@ -433,4 +438,50 @@ fn secrets_again(world: &World) -> Secrets {
         epochs: world.bob.epochs.clone(),
         writer: world.bob.writer.as_ref().map(key),
     }
+}
+
+/// What was put aside stays so where the key comes after it.
+#[test]
+fn late_key_opens_nothing_that_was_put_aside() {
+    let (mut alice, mut mallory, mut carol) = (Peer::new(1), Peer::new(9), Peer::new(3));
+    let id = alice.create();
+    let seat = new_seat(&mut mallory.rng);
+    let op = GrantOp {
+        expires_millis: Some(NOW + 10_000),
+        ..grant_op(seat.id(), seat.kem.public_key().to_bytes(), Role::Writer)
+    };
+    alice.govern(id, &[FrameOp::Grant(op)]);
+    let service = alice.thread(id).service_key().clone();
+    mallory.step(|replica, _, _, changes| replica.join(id, service, seat, changes));
+    let reader = alice.seat(&mut carol, id, Role::Reader);
+    sync(&mut alice, &mut mallory);
+    mallory.write(id, "in time");
+    sync(&mut alice, &mut mallory);
+    for peer in [&mut alice, &mut mallory, &mut carol] {
+        peer.now += 60_000;
+    }
+    let log = mallory.thread(id).own_log().unwrap();
+    let keys = secrets(&mallory, id);
+    let late = keys.text(
+        Stamp::from_millis(NOW + 20_000),
+        "after the end of the grant",
+    );
+    let tip = mallory.tip(id, log);
+    let (run, _) = keys.craft(id, keys.writer.as_ref().unwrap(), &tip, &[late]);
+    alice.take(id, log, &run).unwrap();
+    // Carol hears the keys last.
+    let held = RefCell::new(Vec::new());
+    connect(&mut alice, &mut carol);
+    talk_through(&mut alice, &mut carol, |bytes| {
+        if let Ok(Message::Wraps { wraps, .. }) = Message::decode(&bytes) {
+            held.borrow_mut().extend(wraps);
+            return None;
+        }
+        Some(bytes)
+    });
+    for wrap in held.borrow().iter().filter(|wrap| wrap.seat == reader) {
+        carol.take_wrap(id, wrap).unwrap();
+    }
+    assert_eq!(alice.reads(id), carol.reads(id));
+    assert_eq!(alice.reads(id).len(), 1);
 }

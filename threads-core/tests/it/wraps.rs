@@ -1,9 +1,10 @@
 //! Junk among key wraps: nobody but the recipient can tell it, and it takes nobody else's room.
 
 use leno_threads_core::sync::Message;
-use leno_threads_core::{Role, SeatId, ThreadId, Wrap};
+use leno_threads_core::thread::WRAPS_PER_STEP_MAX;
+use leno_threads_core::{EpochKey, EpochOp, FrameOp, Role, SeatId, THREAD_DOMAIN, ThreadId, Wrap};
 
-use crate::util::{Peer, connect, sync, talk_through};
+use crate::util::{Peer, connect, grant_op, new_seat, sync, talk, talk_through};
 
 /// Alice owns, Rex and Mal replicate, Bob is to read. All know who Bob is; no key went out yet.
 struct World {
@@ -194,4 +195,149 @@ fn wraps_made_anew_are_bounded() {
     assert!(for_bob.count() <= 2 * (4 + 4));
     assert!(before <= 2 * 4);
     assert_eq!(bob.reads(id), alice.reads(id));
+}
+
+/// Whoever asks for keys again and again makes nobody blame those who hand wraps on.
+#[test]
+fn asking_for_keys_again_and_again_harms_nobody() {
+    let [mut alice, mut bob, mut carol] = [1, 2, 3].map(Peer::new);
+    let id = alice.create();
+    alice.seat(&mut bob, id, Role::Reader);
+    alice.seat(&mut carol, id, Role::Reader);
+    for _ in 0..20 {
+        sync(&mut alice, &mut bob);
+        let governance = alice.thread(id).governance();
+        let mut epochs: Vec<_> = governance.epochs().map(|it| it.epoch).collect();
+        epochs.sort();
+        let ask = Message::NeedKeys { thread: 0, epochs };
+        alice.receive(bob.key, &ask.encode()).unwrap();
+    }
+    assert!(wraps(&alice, id).len() <= 2 * (1 + 4) + 2);
+    for _ in 0..2 {
+        sync(&mut alice, &mut carol);
+    }
+    assert!(carol.errors.is_empty(), "{:?}", carol.errors);
+    assert!(alice.errors.is_empty(), "{:?}", alice.errors);
+}
+
+/// Seven members are there when an eighth is seated, and each wraps the keys: nobody is blamed for
+/// handing them on, and in the end there is nothing left to hand on.
+#[test]
+fn wraps_of_many_members_converge() {
+    let mut peers: Vec<Peer> = (1..8).map(Peer::new).collect();
+    let mut alice = peers.remove(0);
+    let id = alice.create();
+    for peer in &mut peers {
+        alice.seat(peer, id, Role::Writer);
+    }
+    for _ in 0..2 {
+        for peer in &mut peers {
+            sync(&mut alice, peer);
+        }
+    }
+    let mut newcomer = Peer::new(77);
+    alice.seat(&mut newcomer, id, Role::Writer);
+    for _ in 0..2 {
+        for peer in &mut peers {
+            sync(&mut alice, peer);
+        }
+    }
+    for peer in &peers {
+        assert!(peer.errors.is_empty(), "{:?}", peer.errors);
+        let digests = [&alice, peer].map(|it| it.thread(id).wraps_digest());
+        assert_eq!(digests[0], digests[1]);
+    }
+    assert!(alice.errors.is_empty(), "{:?}", alice.errors);
+}
+
+/// Carol's clock is a quarter of an hour behind, so governance is held when her keys come.
+#[test]
+fn newcomer_with_a_slow_clock_gets_the_keys_later() {
+    let (mut alice, mut carol) = (Peer::new(1), Peer::new(3));
+    let id = alice.create();
+    alice.now += 3_600_000;
+    alice.seat(&mut carol, id, Role::Reader);
+    alice.write(id, "secret");
+    carol.now = alice.now - 15 * 60_000;
+    connect(&mut alice, &mut carol);
+    talk(&mut alice, &mut carol);
+    assert!(carol.reads(id).is_empty());
+    assert!(carol.errors.is_empty(), "{:?}", carol.errors);
+    carol.now = alice.now;
+    carol.tick();
+    talk(&mut alice, &mut carol);
+    assert_eq!(alice.reads(id), carol.reads(id));
+    alice.write(id, "more");
+    talk(&mut alice, &mut carol);
+    assert_eq!(carol.reads(id).len(), 2);
+}
+
+/// Mallory begins an epoch and hands its key to Bob alone. As a reader she has no say; as an admin
+/// she has, and Bob hands the key on to those he talks with.
+#[test]
+fn key_that_came_is_handed_on_in_the_same_session() {
+    for role in [Role::Reader, Role::Admin] {
+        let (mut alice, mut bob, mut mallory) = (Peer::new(1), Peer::new(2), Peer::new(9));
+        let id = alice.create();
+        alice.seat(&mut bob, id, Role::Writer);
+        alice.seat(&mut mallory, id, role);
+        sync(&mut alice, &mut mallory);
+        connect(&mut alice, &mut bob);
+        talk(&mut alice, &mut bob);
+        bob.write(id, "before");
+        talk(&mut alice, &mut bob);
+        let governance = mallory.thread(id).governance();
+        let parents = governance
+            .sealing_epoch(THREAD_DOMAIN)
+            .into_iter()
+            .collect();
+        let key = EpochKey::generate(&mut mallory.rng);
+        let epoch = key.id(id, THREAD_DOMAIN);
+        let domain = THREAD_DOMAIN;
+        let op = EpochOp {
+            domain,
+            epoch,
+            parents,
+        };
+        mallory.govern(id, &[FrameOp::Epoch(op)]);
+        connect(&mut mallory, &mut bob);
+        talk(&mut mallory, &mut bob);
+        let seat = bob.thread(id).seat();
+        let (seat, kem) = (seat.id(), seat.kem.public_key().to_bytes());
+        let wrap = Wrap::seal(&key, id, domain, seat, &kem, &mut mallory.rng).unwrap();
+        let wraps = vec![wrap];
+        let message = Message::Wraps { thread: 0, wraps };
+        bob.receive(mallory.key, &message.encode()).unwrap();
+        talk(&mut alice, &mut bob);
+        assert_eq!(bob.thread(id).holds_key(&epoch), role == Role::Admin);
+        bob.write(id, "after");
+        talk(&mut alice, &mut bob);
+        assert_eq!(alice.reads(id), bob.reads(id), "{role:?}");
+        assert_eq!(alice.reads(id).len(), 2);
+    }
+}
+
+/// Many readers are wrapped for in several steps.
+#[test]
+fn wraps_of_one_step_are_bounded() {
+    let mut alice = Peer::new(1);
+    let id = alice.create();
+    let grants: Vec<_> = (0..200)
+        .map(|_| {
+            let seat = new_seat(&mut alice.rng);
+            let kem = seat.kem.public_key().to_bytes();
+            FrameOp::Grant(grant_op(seat.id(), kem, Role::Reader))
+        })
+        .collect();
+    // Does the first step.
+    alice.govern(id, &grants);
+    assert_eq!(wraps(&alice, id).len(), WRAPS_PER_STEP_MAX);
+    let made: Vec<_> = (0..2)
+        .map(|_| {
+            alice.step(|replica, _, rng, changes| {
+                replica.thread_mut(&id).unwrap().wrap_missing(rng, changes)
+            })
+        })
+        .collect();
+    assert_eq!(made, [400 - WRAPS_PER_STEP_MAX, 0]);
 }
