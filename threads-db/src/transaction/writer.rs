@@ -152,8 +152,12 @@ impl Writer<'_> {
         nonce: Option<[u8; 16]>,
         value: &Ipld,
     ) -> Result<Written, DbError> {
-        let slot = self.load(collection, id)?;
+        let slot = self.load_any(collection, id)?;
         let member = self.transaction.member;
+        // A new life begins whatever waits.
+        if self.current(slot).state.life().is_some() {
+            self.check_not_stopped(slot, collection, id)?;
+        }
         let current = self.current(slot);
         let (life, next) = (current.state.life(), current.state.next_life());
         let known = nonce.or(current.nonce);
@@ -229,15 +233,15 @@ impl Writer<'_> {
         self.update(collection, slot, id, life, edits)
     }
 
-    /// Deletes a document with all that is ever written to this life of it. Tells whether anything
-    /// is written: not if there is no such document.
+    /// Deletes a document with all that is ever written to this life of it, also one that is stopped at
+    /// an op of an unknown kind. Tells whether anything is written: not if there is no such document.
     ///
     /// # Errors
     ///
     /// [`DbError`]; nothing was staged.
     pub fn delete(&mut self, collection: &str, id: &DocumentId) -> Result<bool, DbError> {
         check_name(collection)?;
-        let slot = self.load(collection, id)?;
+        let slot = self.load_any(collection, id)?;
         let Some(life) = self.current(slot).state.life() else {
             return Ok(false);
         };
@@ -288,13 +292,23 @@ impl Writer<'_> {
     /// Finds a document that may be written to.
     fn load(&mut self, collection: &str, id: &DocumentId) -> Result<Slot, DbError> {
         let slot = self.load_any(collection, id)?;
+        self.check_not_stopped(slot, collection, id)?;
+        Ok(slot)
+    }
+
+    fn check_not_stopped(
+        &self,
+        slot: Slot,
+        collection: &str,
+        id: &DocumentId,
+    ) -> Result<(), DbError> {
         if self.current(slot).is_stopped() {
             return Err(DbError::Stopped {
                 collection: collection.to_owned(),
                 id: id.clone(),
             });
         }
-        Ok(slot)
+        Ok(())
     }
 
     pub(super) fn load_alive(

@@ -209,3 +209,24 @@ fn an_unknown_op_stops_its_document_alone() {
         alice.hash()
     });
 }
+
+/// One op of an unknown kind does not keep a document for ever: it can be deleted, and begin anew.
+#[test]
+fn stopped_document_can_be_deleted_and_made_anew() {
+    let mut alice = Peer::new(ALICE);
+    let put = |alice: &mut Peer, title: &str| {
+        let value = ipld!({"title": title});
+        alice.write(|it| it.put("a", Some(&natural("u")), &value).map(drop))
+    };
+    put(&mut alice, "Blue").unwrap();
+    alice.receive(&Record::of(BOB, 1, &one("a", b"\x83\x0a\x61u\x01")));
+    let refused = put(&mut alice, "Green");
+    assert!(matches!(refused, Err(DbError::Stopped { .. })));
+    alice
+        .write(|it| it.delete("a", &natural("u")).map(drop))
+        .unwrap();
+    put(&mut alice, "Green").unwrap();
+    let view = alice.store.view().unwrap();
+    let shown = alice.documents.get(&*view, "a", &natural("u")).unwrap();
+    assert_eq!(shown.unwrap().value, ipld!({"title": "Green"}));
+}
