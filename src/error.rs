@@ -70,6 +70,14 @@ pub enum Error {
     /// The ticket is for the card of another peer, or was used already.
     #[error("the ticket is not for a card of this peer")]
     TicketOfAnother,
+    /// The definition would not count: give it a version above the known one, counting up from 1.
+    #[error("version {version} of the definition does not count beside version {known}")]
+    OldVersion {
+        /// The version that was to be stated.
+        version: u64,
+        /// The version that counts, 0 if there is none.
+        known: u64,
+    },
     /// This role may not grant that one.
     #[error("this seat may not grant the role")]
     MayNotGrant,

@@ -214,17 +214,27 @@ impl Thread {
 
     /// States how the fields of a collection's documents merge, for all members.
     ///
-    /// Of two definitions the higher version counts. Changes nothing that was written.
+    /// Of two definitions the higher version counts. Changes nothing that was written. The definition
+    /// that counts already is not stated again.
     ///
     /// # Errors
     ///
-    /// [`Error`] if this peer may not write.
+    /// [`Error::OldVersion`] if it would not count; [`Error`] if this peer may not write, or the
+    /// definition is too long.
     pub async fn define(&self, name: &str, definition: &Definition) -> Result<(), Error> {
         let fact = definition
             .to_fact(name)
             .map_err(|error| Error::NotADocument {
                 reason: error.to_string(),
             })?;
+        let RosterOp::Fact {
+            key,
+            version,
+            value,
+        } = fact
+        else {
+            return Ok(());
+        };
         let id = self.id;
         self.peer
             .call(move |work| {
@@ -242,6 +252,21 @@ impl Thread {
                     // It could be written, and would mean nothing to anybody.
                     return Err(AppendError::NotWriter.into());
                 }
+                let known = thread.roster().fact(&key);
+                if known == Some((version, value.as_slice())) {
+                    return Ok(());
+                }
+                let known = known.map(|(known, _)| known);
+                if known.is_some_and(|known| version <= known) || version > thread.newest_stamp().0
+                {
+                    let known = known.unwrap_or(0);
+                    return Err(Error::OldVersion { version, known });
+                }
+                let fact = RosterOp::Fact {
+                    key,
+                    version,
+                    value,
+                };
                 let record = thread.govern(*view, &[], &[fact], now, &mut core.rng, changes);
                 work.wrote(record)?;
                 work.core.replica.touched(id);

@@ -90,7 +90,17 @@ fn definition_decides_how_fields_merge() {
             version: 1,
             strategies,
         };
-        pair.alices.define("songs", &definition).await.unwrap();
+        for _ in 0..2 {
+            pair.alices.define("songs", &definition).await.unwrap();
+        }
+        for version in [0, 1, u64::MAX] {
+            let other = Definition {
+                version,
+                strategies: Fields::default(),
+            };
+            let refused = pair.alices.define("songs", &other).await;
+            assert!(matches!(refused, Err(Error::OldVersion { .. })));
+        }
         let (alices, bobs) = pair.songs();
         alices.put(&id("a"), &song("one")).await.unwrap();
         pair.converge().await;
