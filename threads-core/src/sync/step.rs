@@ -4,6 +4,8 @@
     reason = "an error names peer, thread and log; it is made once per misdeed, not per record"
 )]
 
+use std::collections::btree_map::Entry;
+
 use leno_crdt_codec::{LogId, Seq};
 use rand_core::CryptoRng;
 
@@ -486,8 +488,8 @@ impl Step<'_, '_> {
         for it in named {
             let matched = self.matched(id)?;
             let thread = matched.number;
-            if !matched.asked.contains_key(&it.log) {
-                matched.asked.insert(it.log, it.seq);
+            if let Entry::Vacant(entry) = matched.asked.entry(it.log) {
+                entry.insert(it.seq);
                 let (log, from) = (it.log, it.seq);
                 let question = Message::Question { thread, log, from };
                 self.answer(id, "a range", question.encode())?;
