@@ -40,7 +40,7 @@ fn check(name: &str, bytes: &[u8]) {
 
 /// What an edit leaves in a state, in bytes, at most: a name, a place in a map, a facet, a dot, a claim. It
 /// does not grow with what the edit says, and an op has at most [`EDITS_MAX`] of them.
-const EDIT_BYTES: usize = 768;
+const EDIT_BYTES: usize = 832;
 
 /// An op that is taken, each the worst of its kind: reading it is bounded as for any other bytes;
 /// what it leaves behind, and what a caller asks to be unfolded, by what it holds besides.

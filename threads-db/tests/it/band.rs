@@ -413,7 +413,7 @@ impl Member {
                 }
             }
             Parcel::Wrap(wrap) => {
-                let (from, _) = base().seats[0];
+                let from = thread.genesis().owner;
                 match thread.take_wrap(view, from, wrap, changes, &mut sink) {
                     Ok(_) => true,
                     Err(TakeWrapError::UnknownEpoch | TakeWrapError::Ghost { .. }) => false,
