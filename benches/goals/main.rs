@@ -1,6 +1,6 @@
 //! The goals of leno, each beside the floor that it stands on, measured in the same run.
 //!
-//! `cargo bench -p leno-benches` runs all of them; `-- 3 6` runs the third and the sixth.
+//! `cargo bench -p leno-benches --bench goals` runs all of them; `-- 3 6` runs the third and the sixth.
 
 mod append;
 mod catchup;

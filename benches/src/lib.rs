@@ -1,7 +1,7 @@
 //! What the benchmarks of leno share: events, replicas without a network, clocks, and the table.
 //!
-//! The benchmarks themselves are in `goals/`; run them with `cargo bench -p leno-benches`. `README.md`
-//! says what each line of their table means.
+//! The benchmarks themselves are in `goals/`, each beside its floor, and in `paths/`, for work on one
+//! path. `README.md` says how to run them and what each line of the table means.
 //!
 //! - [`event`]: the workload, from a fixed seed.
 //! - [`replica`]: a peer of `leno-threads-core` and `leno-threads-db` on any store, driven by hand.

@@ -28,27 +28,27 @@ pub const VALUE_BYTES_MAX: usize = 4 << 20;
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[repr(u8)]
 pub enum Table {
-    /// One row per fact about the store itself: format version, device keys, generation.
+    /// One row per fact about this peer: device keys, certificate, generation.
     Meta = 0,
-    /// One row per thread: genesis, keys held, own seat, counters.
+    /// One row per thread: genesis, keys held, own seat.
     Threads = 1,
-    /// One row per log: where it stands.
+    /// Where each log stands, and how its control frontier grew.
     Logs = 2,
     /// Runs of records, keyed by thread, log and first seq.
     Runs = 3,
-    /// Control records, opened, keyed by thread, log and seq.
+    /// Control records, opened, keyed by thread and order of admission.
     Governance = 4,
-    /// Key wraps, keyed by thread, epoch and recipient.
+    /// Key wraps, keyed by thread, epoch, recipient and tag.
     Wraps = 5,
-    /// Facts about what waits or was refused.
+    /// Records that were put aside, with the reason.
     Parked = 6,
     /// Documents' state, keyed by thread, collection and document.
     Documents = 7,
     /// How far each reader of a thread has come.
     Cursors = 8,
-    /// What is durable here and not yet acknowledged elsewhere.
+    /// How much of each own log another peer keeps.
     Outbox = 9,
-    /// Evidence against logs and peers.
+    /// Proofs of forks.
     Evidence = 10,
     /// Rows of the application.
     Application = 11,

@@ -18,9 +18,9 @@ use crate::store::Redb;
 
 /// Memory that a store may use for pages of its file, in bytes, unless told otherwise: 4 MiB.
 ///
-/// It is a bound: an open takes under 1 MiB of it, an open after a crash all of it, since it reads
-/// the whole file; measured at 1.0 and 5.2 MiB above a process without a store. More did not make
-/// commits faster, only repeated reads.
+/// It is a bound: an open takes under 1 MiB of it; only one that must read the whole file, after a
+/// crash while it was compacted or closed, takes all of it; measured at 1.0 and 5.2 MiB above a
+/// process without a store. More did not make commits faster, only repeated reads.
 pub const CACHE_BYTES: usize = 4 << 20;
 
 /// Length of the journal of a new file, with the page of its header, in bytes: 2 MiB.
