@@ -1,0 +1,432 @@
+//! Values of every kind, to be encoded.
+
+use super::{THREAD, hex};
+use crate::util::{Secrets, rng};
+use leno_identity::{AgreementKey, SigningKey};
+use leno_threads_core::fork::Branch;
+use leno_threads_core::sync::{AckLog, HaveLog, LogName, Message};
+use leno_threads_core::{
+    EpochId, EpochKey, EpochOp, FrameOp, Genesis, GrantOp, Header, KeyRef, LogId, OpRef, OpenOp,
+    Policy, RecordId, RecordRef, Role, RosterOp, Run, Scope, SealContext, SealedPart, SeatId,
+    SignedHead, Stamp, Suite, Tip, Wrap,
+};
+use serde_json::{Value, json};
+
+pub(super) fn key(byte: u8) -> SigningKey {
+    SigningKey::from_secret_bytes(&[byte; 32]).unwrap()
+}
+
+pub(super) fn genesis(suite: Suite, byte: u8) -> Genesis {
+    Genesis {
+        owner: SeatId(key(byte).verifying_key().to_bytes()),
+        owner_kem: [2; 32],
+        suite,
+        policy: Policy::Standard,
+        nonce: [byte; 16],
+    }
+}
+
+pub(super) fn at(byte: u8, seq: u64) -> RecordRef {
+    RecordRef {
+        log: LogId([byte; 32]),
+        seq,
+        id: RecordId([byte; 32]),
+    }
+}
+
+pub(super) fn header(
+    key: KeyRef,
+    deps: Vec<RecordRef>,
+    control: Vec<RecordRef>,
+    seq: u64,
+) -> Header {
+    let has_roster = matches!(key, KeyRef::Control { roster: Some(_) });
+    Header {
+        context: SealContext {
+            thread: THREAD,
+            log: LogId([5; 32]),
+            seq,
+            prev: RecordId([3; 32]),
+            deps,
+            control,
+            stamp: Stamp::from_millis(1_700_000_000_000),
+            key,
+        },
+        body: SealedPart::of(b"sealed"),
+        roster: has_roster.then(|| SealedPart::of(b"roster")),
+    }
+}
+
+pub(super) const DATA: KeyRef = KeyRef::Data {
+    domain: 1,
+    epoch: EpochId([7; 32]),
+};
+
+pub(super) fn headers() -> Vec<(&'static str, Header)> {
+    let control = KeyRef::Control { roster: None };
+    let roster = KeyRef::Control {
+        roster: Some(EpochId([8; 32])),
+    };
+    let other = KeyRef::Data {
+        domain: u32::MAX,
+        epoch: EpochId([9; 32]),
+    };
+    vec![
+        (
+            "data record without references",
+            header(DATA, vec![], vec![], 1),
+        ),
+        (
+            "data record with a dep",
+            header(DATA, vec![at(4, 2)], vec![], 2),
+        ),
+        (
+            "data record with deps on both sides of its log and a control record",
+            header(DATA, vec![at(4, 2), at(6, 9)], vec![at(7, 1)], 300),
+        ),
+        (
+            "data record of the last key domain",
+            header(other, vec![], vec![], 2),
+        ),
+        (
+            "data record at the last seq",
+            header(DATA, vec![], vec![], u64::MAX - 1),
+        ),
+        (
+            "control record without roster part",
+            header(control, vec![], vec![], 1),
+        ),
+        (
+            "control record that has seen two others",
+            header(control, vec![], vec![at(4, 2), at(6, 70_000)], 9),
+        ),
+        (
+            "control record with roster part",
+            header(roster, vec![], vec![at(1, 1)], 3),
+        ),
+    ]
+}
+
+pub(super) fn grant(role: Role, full: bool) -> FrameOp {
+    let name = OpRef {
+        record: RecordId([3; 32]),
+        op: 1,
+    };
+    FrameOp::Grant(GrantOp {
+        line: full.then_some(name),
+        seat: SeatId([4; 32]),
+        kem: [5; 32],
+        role,
+        scope: Scope::Thread,
+        expires_millis: full.then_some(1_800_000_000_000),
+        identity: full.then_some([6; 32]),
+        recovery: full.then_some([7; 32]),
+    })
+}
+
+pub(super) fn frames() -> Vec<(&'static str, Vec<FrameOp>)> {
+    let seat = SeatId(key(1).verifying_key().to_bytes());
+    let name = OpRef {
+        record: RecordId([3; 32]),
+        op: 0,
+    };
+    let open = |last: bool| {
+        OpenOp::sign(
+            &key(2),
+            THREAD,
+            seat,
+            name,
+            u64::from(last),
+            last.then_some((4, RecordId([5; 32]))),
+        )
+    };
+    let epoch = |domain, parents| EpochOp {
+        domain,
+        epoch: EpochId([9; 32]),
+        parents,
+    };
+    vec![
+        ("no op", vec![]),
+        ("grant: owner", vec![grant(Role::Owner, false)]),
+        (
+            "grant: admin with line, expiry and both hashes",
+            vec![grant(Role::Admin, true)],
+        ),
+        ("grant: writer", vec![grant(Role::Writer, false)]),
+        ("grant: reader", vec![grant(Role::Reader, false)]),
+        ("grant: replicator", vec![grant(Role::Replicator, false)]),
+        (
+            "opening: first log of a seat",
+            vec![FrameOp::Open(open(false))],
+        ),
+        (
+            "opening: second log of a seat",
+            vec![FrameOp::Open(open(true))],
+        ),
+        (
+            "epoch: without parents",
+            vec![FrameOp::Epoch(epoch(0, vec![]))],
+        ),
+        (
+            "epoch: with two parents",
+            vec![FrameOp::Epoch(epoch(
+                1,
+                vec![EpochId([1; 32]), EpochId([2; 32])],
+            ))],
+        ),
+        (
+            "all ops in one frame",
+            vec![
+                grant(Role::Writer, true),
+                FrameOp::Open(open(true)),
+                FrameOp::Epoch(epoch(1, vec![])),
+            ],
+        ),
+    ]
+}
+
+pub(super) fn rosters() -> Vec<(&'static str, Vec<RosterOp>)> {
+    let seat = RosterOp::Seat {
+        seat: SeatId([4; 32]),
+        certificate: vec![1, 2, 3],
+        salt: [5; 16],
+        name: "Ann \u{1f3b8}".to_owned(),
+    };
+    let fact = RosterOp::Fact {
+        key: "collection/songs".to_owned(),
+        version: 2,
+        value: vec![0xa0],
+    };
+    vec![
+        ("roster: who a seat is", vec![seat.clone()]),
+        (
+            "roster: name of the thread",
+            vec![RosterOp::Name("band".to_owned())],
+        ),
+        ("roster: fact", vec![fact.clone()]),
+        (
+            "roster: all",
+            vec![seat, RosterOp::Name(String::new()), fact],
+        ),
+    ]
+}
+
+pub(super) fn secrets() -> Secrets {
+    Secrets {
+        service: leno_threads_core::ServiceKey::from_bytes([3; 32]),
+        seat: key(1),
+        epochs: vec![(1, EpochId([7; 32]), EpochKey::from_bytes([8; 32]))],
+        writer: Some(key(2)),
+    }
+}
+
+pub(super) fn opened() -> Tip {
+    Tip::opened_by(RecordId([6; 32]), Stamp(1_000))
+}
+
+/// A run: what it shows, its bytes, and the fields that a reader needs.
+pub(super) fn run(which: usize) -> (&'static str, Vec<u8>, Value) {
+    let keys = secrets();
+    let text = |stamp, text| keys.text(Stamp(stamp), text);
+    let (name, signer, records) = match which {
+        0 => ("run of one data record", key(2), vec![text(1_001, "a")]),
+        1 => (
+            "run of three data records",
+            key(2),
+            vec![text(1_001, "a"), text(5_000, "b"), text(5_001, "c")],
+        ),
+        2 => {
+            let mut named = text(1_002, "names others");
+            named.deps = vec![at(4, 2)];
+            named.control = vec![at(3, 1), at(4, 9)];
+            (
+                "run whose second record names others",
+                key(2),
+                vec![text(1_001, "a"), named],
+            )
+        }
+        _ => (
+            "run of two control records",
+            key(1),
+            vec![
+                keys.frame(Stamp(1_001), &[grant(Role::Reader, false)]),
+                keys.frame(Stamp(1_002), &[]),
+            ],
+        ),
+    };
+    let ((_, items, signature), _) = keys.craft(THREAD, &signer, &opened(), &records);
+    let fields = json!({
+        "signature": hex(signature),
+        "thread": hex(THREAD.0),
+        "log": hex(signer.verifying_key().to_bytes()),
+        "opened_by": hex([6; 32]),
+        "opened_at": 1_000,
+    });
+    (name, items, fields)
+}
+
+pub(super) fn wrap(kem: &AgreementKey) -> Wrap {
+    let epoch = EpochKey::from_bytes([8; 32]);
+    let public = kem.public_key().to_bytes();
+    Wrap::seal(&epoch, THREAD, 1, SeatId([4; 32]), &public, &mut rng(3)).unwrap()
+}
+
+pub(super) fn branches() -> (Branch, Branch) {
+    let keys = secrets();
+    let side = |texts: [&str; 2]| {
+        let mut at = opened();
+        let mut headers = Vec::new();
+        let records = texts.map(|it| keys.text(Stamp(at.stamp.0 + 1 + it.len() as u64), it));
+        let ((_, items, signature), tip) = keys.craft(THREAD, &key(2), &at, &records);
+        let run = Run::from_parts(&items, &signature).unwrap();
+        let log = LogId(key(2).verifying_key().to_bytes());
+        let verified = run.verify(THREAD, log, &at).unwrap();
+        for record in verified.records() {
+            headers.push(Header {
+                context: SealContext {
+                    thread: THREAD,
+                    log,
+                    seq: record.seq,
+                    prev: at.id,
+                    deps: vec![],
+                    control: vec![],
+                    stamp: record.stamp,
+                    key: record.key,
+                },
+                body: SealedPart::of(record.body),
+                roster: None,
+            });
+            at.id = record.id;
+        }
+        let head = SignedHead {
+            thread: THREAD,
+            log,
+            seq: tip.seq,
+            id: tip.id,
+            signature,
+        };
+        Branch { head, headers }
+    };
+    (side(["a", "bb"]), side(["cc", "ddd"]))
+}
+
+pub(super) fn messages() -> Vec<(&'static str, Vec<u8>)> {
+    let (_, items, _) = run(0);
+    let signature = [5; 64];
+    let run = Run::from_parts(&items, &signature).unwrap();
+    let log = LogId([4; 32]);
+    let kem = AgreementKey::from_secret_bytes(&[9; 32]).unwrap();
+    let have = |logs| Message::Have {
+        thread: 3,
+        subscribe: true,
+        wraps: [1; 8],
+        logs,
+    };
+    let entry = HaveLog {
+        log,
+        seq: 300,
+        hash: [2; 8],
+    };
+    let range = |log| Message::Range {
+        thread: 0,
+        log,
+        first: 1,
+        runs: vec![run],
+    };
+    let all = [
+        ("0 hello", Message::Hello { nonce: [1; 32] }),
+        (
+            "1 threads",
+            Message::Threads {
+                tags: vec![[1; 16], [2; 16]],
+            },
+        ),
+        ("1 threads: none", Message::Threads { tags: vec![] }),
+        (
+            "2 prove",
+            Message::Prove {
+                thread: 0,
+                seat: SeatId([4; 32]),
+                signature,
+            },
+        ),
+        ("3 have", have(vec![entry])),
+        ("3 have: nothing", have(vec![])),
+        (
+            "4 totals",
+            Message::Totals {
+                thread: 0,
+                records: 100_000,
+            },
+        ),
+        ("5 range: a new log", range(LogName::New(log))),
+        ("5 range: a known log", range(LogName::Known(7))),
+        (
+            "6 wraps",
+            Message::Wraps {
+                thread: 0,
+                wraps: vec![wrap(&kem)],
+            },
+        ),
+        (
+            "7 ack",
+            Message::Ack {
+                thread: 0,
+                logs: vec![
+                    AckLog {
+                        number: 0,
+                        seq: 1,
+                        ranges: 1,
+                    },
+                    AckLog {
+                        number: 7,
+                        seq: 70_000,
+                        ranges: 300,
+                    },
+                ],
+            },
+        ),
+        (
+            "8 branch",
+            Message::Branch {
+                thread: 0,
+                log,
+                signature,
+                headers: vec![header(DATA, vec![], vec![], 1)],
+            },
+        ),
+        (
+            "9 question",
+            Message::Question {
+                thread: 0,
+                log,
+                from: 9,
+            },
+        ),
+        (
+            "10 genesis",
+            Message::Genesis {
+                thread: 0,
+                genesis: &[1, 2, 3],
+            },
+        ),
+        ("11 refused", Message::Refused { thread: 0, log }),
+        (
+            "12 up to date",
+            Message::UpToDate {
+                thread: 0,
+                vectors: 3,
+            },
+        ),
+        (
+            "13 need keys",
+            Message::NeedKeys {
+                thread: 0,
+                epochs: vec![EpochId([1; 32]), EpochId([2; 32])],
+            },
+        ),
+    ];
+    all.into_iter()
+        .map(|(name, it)| (name, it.encode()))
+        .collect()
+}
