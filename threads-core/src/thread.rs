@@ -118,6 +118,8 @@ pub struct Thread {
     wraps_kept: u64,
     /// Whether readers may lack wraps of keys that are held here.
     wraps_due: bool,
+    /// Whether wrapping stopped because a step made as many as it may.
+    wraps_cut: bool,
     // Looked up, never iterated.
     sealers: HashMap<(LogId, Option<EpochId>), Sealer>,
     logs: BTreeMap<LogId, Log>,

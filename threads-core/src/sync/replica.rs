@@ -369,7 +369,8 @@ impl Replica {
         for (id, slot) in &mut self.slots {
             let Slot::Open(thread) = slot else { continue };
             let mut sink = |opened: &Opened<'_>| sink(*id, opened);
-            if thread.release(view, now, changes, &mut sink)? > 0 {
+            let is_news = thread.release(view, now, changes, &mut sink)? > 0;
+            if is_news || (thread.is_wrapping() && thread.wrap_missing(rng, changes) > 0) {
                 news.push(*id);
             }
         }
@@ -398,6 +399,9 @@ impl Replica {
     /// When [`Replica::handle_timeout`] has something to do, in milliseconds since the Unix epoch.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
+        if self.threads().any(Thread::is_wrapping) {
+            return Some(0);
+        }
         let releases = self.threads().filter_map(Thread::next_release_millis);
         releases.chain(self.refusals.next_millis()).min()
     }

@@ -72,9 +72,12 @@ fn next_in(
         // Only now it is known who this is: begin, with what was kept back.
         matched.refresh();
         matched.refused.retain(|log| matched.shunned.contains(log));
-        matched.asked.clear();
         let unjudged = std::mem::take(&mut matched.unjudged);
-        matched.to_ask.extend(session.differing(thread, &unjudged));
+        for (log, from) in session.differing(thread, &unjudged) {
+            if !matched.asked.contains_key(&log) {
+                matched.to_ask.insert(log, from);
+            }
+        }
     }
     if !matched.acks.is_empty() {
         let beyond = matched.acks.keys().nth(LOGS_MAX).copied();

@@ -4,8 +4,6 @@
     reason = "an error names peer, thread and log; it is made once per misdeed, not per record"
 )]
 
-use std::collections::btree_map::Entry;
-
 use leno_crdt_codec::{LogId, Seq};
 use rand_core::CryptoRng;
 
@@ -228,10 +226,11 @@ impl Step<'_, '_> {
             differing = session.differing(thread, logs);
             // Whoever knows the hash has the record: it is kept, although its acknowledgement, or the
             // row that noted it, was lost.
-            let same = logs.iter().map(|it| (it.log, it.seq)).filter(|it| {
-                let here = thread.log(&it.0).is_some_and(|log| log.tip.seq == it.1);
-                here && !differing.contains(it)
-            });
+            let is_same = |it: &&HaveLog| {
+                let here = thread.log(&it.log).filter(|log| log.tip.seq == it.seq);
+                here.is_some_and(|log| session.short_hash(&log.tip.id) == it.hash)
+            };
+            let same = logs.iter().filter(is_same).map(|it| (it.log, it.seq));
             let same: Vec<_> = same.collect();
             note_kept(self.view, self.changes, thread, &same)?;
         }
@@ -280,6 +279,9 @@ impl Step<'_, '_> {
     ) -> Result<(), SyncError> {
         if self.knows_peer(id) {
             self.session(what)?.urgent.push_back(answer);
+        } else {
+            // The vector that is sent once it is known who this is says the same.
+            self.matched(id)?.is_open = false;
         }
         Ok(())
     }
@@ -429,10 +431,10 @@ impl Step<'_, '_> {
                     .refused(peer, id, log, self.now.millis());
                 let matched = self.matched(id)?;
                 let refused = Message::Refused { thread, log }.encode();
-                let from = tip.max(1);
-                let is_asked = tip > 0 && matched.asked.insert(log, from).is_none();
-                self.answer(id, "a range", refused)?;
-                is_asked.then(|| Message::Question { thread, log, from }.encode())
+                if tip > 0 && !matched.asked.contains_key(&log) {
+                    matched.to_ask.insert(log, tip);
+                }
+                Some(refused)
             }
             ReceiveError::Refused { .. } | ReceiveError::Forked { .. } => {
                 matched.refused.insert(log);
@@ -442,6 +444,9 @@ impl Step<'_, '_> {
                 Some(Message::Refused { thread, log }.encode())
             }
         };
+        if matches!(source, ReceiveError::Forked { .. }) {
+            self.after_fork(id, log)?;
+        }
         if let Some(answer) = answer {
             self.answer(id, "a range", answer)?;
         }
@@ -487,12 +492,8 @@ impl Step<'_, '_> {
             .collect();
         for it in named {
             let matched = self.matched(id)?;
-            let thread = matched.number;
-            if let Entry::Vacant(entry) = matched.asked.entry(it.log) {
-                entry.insert(it.seq);
-                let (log, from) = (it.log, it.seq);
-                let question = Message::Question { thread, log, from };
-                self.answer(id, "a range", question.encode())?;
+            if !matched.asked.contains_key(&it.log) {
+                matched.to_ask.insert(it.log, it.seq);
             }
         }
         Ok(())
@@ -657,11 +658,19 @@ impl Step<'_, '_> {
         if !thread.find_fork(self.view, log, asked, theirs, self.changes)? {
             return Err(error);
         }
+        self.after_fork(id, log)
+    }
+
+    /// Gives up a log that was proven to have two branches if it is the own one, and lets in what
+    /// waited for the proof because it names either branch.
+    fn after_fork(&mut self, id: ThreadId, log: LogId) -> Result<(), SyncError> {
+        let Some(Slot::Open(thread)) = self.replica.slots.get_mut(&id) else {
+            return Ok(());
+        };
         if thread.own_log() == Some(log) {
             thread.publish(self.changes);
             thread.retire_log(self.changes);
         }
-        // Records that name either branch waited for the proof.
         let mut sink = |opened: &Opened<'_>| (self.sink)(id, opened);
         if thread.release(self.view, self.now, self.changes, &mut sink)? > 0 {
             self.replica.touched(id);

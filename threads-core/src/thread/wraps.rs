@@ -74,13 +74,20 @@ impl Thread {
                 }
                 if made == WRAPS_PER_STEP_MAX {
                     self.wraps_due = true;
+                    self.wraps_cut = true;
                     return made;
                 }
                 made += usize::from(self.wrap_again(epoch, *seat, rng, changes).is_some());
             }
         }
         self.wraps_due = false;
+        self.wraps_cut = false;
         made
+    }
+
+    /// Tells whether wraps are left for the next step.
+    pub(crate) fn is_wrapping(&self) -> bool {
+        self.wraps_cut
     }
 
     /// Does [`Thread::wrap_missing`] if a key came or wraps were left since it was done.

@@ -6,7 +6,7 @@ use leno_threads_core::sync::{HaveLog, Message};
 use leno_threads_core::thread::ThreadEvent;
 use leno_threads_core::{LogId, Role, ThreadId};
 
-use crate::util::{Peer, backup, connect, sync, talk};
+use crate::util::{Peer, backup, connect, sync, talk, talk_through};
 
 /// Alice owns, Mallory writes with one key on two machines, Bob and Carol read.
 ///
@@ -255,6 +255,37 @@ fn restored_device_that_wrote_first_is_healed() {
     let texts: Vec<_> = alice.reads(id).into_iter().map(|it| it.2).collect();
     assert!(texts.contains(&"lost branch".to_owned()));
     assert!(texts.contains(&"goes on".to_owned()));
+}
+
+/// The other branch is under way, and both of its records in one run, while the device writes.
+#[test]
+fn branch_that_crosses_a_write_ends_the_own_log() {
+    let (mut alice, mut bob) = (Peer::new(1), Peer::new(2));
+    let id = alice.create();
+    alice.seat(&mut bob, id, Role::Writer);
+    sync(&mut alice, &mut bob);
+    bob.write(id, "1");
+    let copy = backup(&bob.store);
+    bob.write_many(id, ["lost", "lost"]);
+    sync(&mut alice, &mut bob);
+    let old = bob.thread(id).own_log().unwrap();
+    bob.store = copy;
+    bob.restart();
+    connect(&mut alice, &mut bob);
+    let mut crossing = None;
+    talk_through(&mut alice, &mut bob, |bytes| {
+        if matches!(Message::decode(&bytes), Ok(Message::Range { .. })) {
+            crossing = Some(bytes);
+            return None;
+        }
+        Some(bytes)
+    });
+    bob.write(id, "new");
+    assert_eq!(bob.thread(id).own_log(), Some(old));
+    let crossing = crossing.expect("Alice sends the branch that she has");
+    bob.receive(alice.key, &crossing).unwrap();
+    assert_eq!(proofs(&bob, id).len(), 1, "{:?}", bob.errors);
+    assert_eq!(bob.thread(id).own_log(), None);
 }
 
 /// Mallory forks a control log; Bob names one branch, which tells of Dave's log. Whoever learned of
