@@ -76,7 +76,7 @@ pub(crate) fn run(_: &Path, report: &mut Report) -> Outcome {
 }
 
 /// Seconds to fold one record, opened before.
-fn apply() -> Outcome<f64> {
+pub(crate) fn apply() -> Outcome<f64> {
     let mut setting = Setting::one_writer()?;
     let mut bodies = Vec::new();
     // What the records say, as the reader's thread opens it.

@@ -17,7 +17,7 @@ use leno_threads_db::{Documents, Transaction};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng as _;
 
-use crate::catchup::{own_log, tip};
+use crate::catchup::{self, own_log, tip};
 
 const EDITS: usize = 10_000;
 const SAMPLES: usize = 7;
@@ -36,21 +36,28 @@ pub(crate) fn run(_: &Path, report: &mut Report) -> Outcome {
         )
         .floor("an op newer than all", in_order),
     );
+    // As many folds of ops that meet no conflict, one per record.
+    let (folds, basis) = (
+        20_000.0 * catchup::apply()?,
+        "20,000 folds without conflict",
+    );
     for (per_record, goal) in [(100, Goal::AtMost(0.040)), (1, Goal::AtMost(0.040))] {
         let samples = Samples::take(SAMPLES, || documents_only(per_record))?;
-        report.add(Line::new(
+        let line = Line::new(
             format!("4b merge of 2 x 10,000 edits, both sides, {per_record} per record"),
             Unit::Seconds,
             goal,
             samples.best(),
-        ));
+        );
+        report.add(line.floor(basis, folds));
         let samples = Samples::take(SAMPLES, || whole(per_record))?;
-        report.add(Line::new(
+        let line = Line::new(
             format!("4b   the same verified and opened too, {per_record} per record"),
             Unit::Seconds,
             Goal::None,
             samples.best(),
-        ));
+        );
+        report.add(line.floor(basis, folds));
     }
     Ok(())
 }
