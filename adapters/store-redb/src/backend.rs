@@ -22,11 +22,9 @@ const REDB_MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
 pub(crate) const START_BYTES_MIN: u64 = 4 * PAGE_BYTES as u64;
 pub(crate) const START_BYTES_MAX: u64 = 1 << 30;
 
-/// Longest part of redb that can be an unfinished one; redb begins with 72 KiB.
-const UNFINISHED_BYTES_MAX: u64 = 1 << 20;
-
-/// Length of redb's header; what follows belongs to pages.
-const REDB_HEADER_BYTES: u64 = 512;
+/// What stands behind the header until a new file is whole.
+const BEING_MADE: [u8; 16] = *b"leno: being made";
+const BEING_MADE_AT: u64 = SECTOR_BYTES as u64;
 
 /// Bytes that are read or written at once where there may be many.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -68,74 +66,89 @@ impl Medium {
             return Ok(*start);
         }
         let start = self.find_start()?;
-        self.empty_unfinished(start)?;
         Ok(*self.start.get_or_init(|| start))
     }
 
     fn find_start(&self) -> IoResult<u64> {
         let length = self.bytes.len()?;
-        if length == 0 {
+        if length == 0 || self.is_being_made(length)? {
             return self.make();
         }
         let mut header = [0; SECTOR_BYTES];
-        let known = usize::try_from(length).map_or(SECTOR_BYTES, |it| it.min(SECTOR_BYTES));
-        if let Some(known) = header.get_mut(..known) {
-            self.bytes.read(0, known)?;
-        }
-        let is_blank = header.iter().all(|byte| *byte == 0);
-        if !is_blank {
-            let start = decode_header(&header).map_err(std::io::Error::other)?;
-            if length >= start {
-                return Ok(start);
+        self.read_as_far(0, &mut header, length)?;
+        let start = match decode_header(&header) {
+            Ok(start) => start,
+            Err(StoreError::Corrupt { .. }) if self.is_barely_begun(&header, length)? => {
+                return self.make();
             }
-        }
-        // Power was lost while the front was made, which is before there is any row.
-        if length <= START_BYTES_MAX && self.is_zero(SECTOR_BYTES as u64, length)? {
-            return self.make();
-        }
-        let what = if is_blank {
-            "the file's header is empty"
-        } else {
-            "the file is cut within its journal"
+            Err(error) => return Err(std::io::Error::other(error)),
         };
-        Err(std::io::Error::other(corrupt(what)))
+        if length <= start {
+            let what = "the file is cut before its rows";
+            return Err(std::io::Error::other(corrupt(what)));
+        }
+        Ok(start)
     }
 
-    /// Writes all of the front, not only its length: the disk then need not find room for the
-    /// journal while a commit waits.
+    /// Makes the front of the file, and gives up all that is behind it.
+    ///
+    /// Writes all of it, not only its length: the disk then need not find room for the journal while
+    /// a commit waits. What says that the file is being made is durable before there is a header, and
+    /// until [`Medium::finish`]: whoever opens a file that says so begins anew, whatever else a loss
+    /// of power left in it. It holds no row of anybody.
     fn make(&self) -> IoResult<u64> {
         let start = self.start_if_new;
         self.bytes.set_len(start)?;
         let zeros = [0; CHUNK_BYTES];
-        let mut at = 0;
+        // Behind the page of the header, which may say already that the file is being made.
+        let mut at = PAGE_BYTES as u64;
         while at < start {
             let count = start.saturating_sub(at).min(CHUNK_BYTES as u64);
             let zeros = usize::try_from(count).ok().and_then(|it| zeros.get(..it));
             self.bytes.write(at, zeros.unwrap_or_default())?;
             at = at.saturating_add(count);
         }
+        self.write_durably(BEING_MADE_AT, &BEING_MADE)?;
         self.write_durably(0, &encode_header(start))?;
         Ok(start)
     }
 
-    /// Empties what an interrupted creation left of redb's part.
-    ///
-    /// redb sizes a new file and writes its header before its magic number, and refuses to open a
-    /// file that lacks the number: without this, power lost in that moment would leave a store that
-    /// never opens again. A part without magic number and with nothing but zeros behind the header
-    /// holds no page, so no row of anybody: emptying it loses nothing, and redb then begins anew.
-    fn empty_unfinished(&self, start: u64) -> IoResult<()> {
-        let length = self.bytes.len()?;
-        let redb = length.saturating_sub(start);
-        if redb == 0 || redb > UNFINISHED_BYTES_MAX {
-            return Ok(());
-        }
-        let magic = start.saturating_add(REDB_MAGIC.len() as u64).min(length);
-        let pages = start.saturating_add(REDB_HEADER_BYTES).min(length);
-        if self.is_zero(start, magic)? && self.is_zero(pages, length)? {
-            self.bytes.set_len(start)?;
+    /// Notes that a new file is whole: redb's part is made, and durable.
+    pub(crate) fn finish(&self) -> IoResult<()> {
+        if self.is_being_made(self.bytes.len()?)? {
+            self.write_durably(BEING_MADE_AT, &[0; BEING_MADE.len()])?;
         }
         Ok(())
+    }
+
+    fn is_being_made(&self, length: u64) -> IoResult<bool> {
+        let mut found = [0; BEING_MADE.len()];
+        self.read_as_far(BEING_MADE_AT, &mut found, length)?;
+        Ok(found == BEING_MADE)
+    }
+
+    /// Tells whether there is nothing but parts of what [`Medium::make`] writes first, so that power
+    /// was lost meanwhile.
+    fn is_barely_begun(&self, header: &[u8; SECTOR_BYTES], length: u64) -> IoResult<bool> {
+        let (_, fields) = header.split_at(2 * size_of::<u64>());
+        let start = fields.first_chunk().map_or(0, |it| u64::from_le_bytes(*it));
+        let mut note = [0; BEING_MADE.len()];
+        self.read_as_far(BEING_MADE_AT, &mut note, length)?;
+        let behind = BEING_MADE_AT.saturating_add(note.len() as u64);
+        Ok(is_part_of(header, &encode_header(start))
+            && is_part_of(&note, &BEING_MADE)
+            && length <= START_BYTES_MAX
+            && self.is_zero(behind, length)?)
+    }
+
+    /// Reads as much as there is before the end of the file.
+    fn read_as_far(&self, offset: u64, out: &mut [u8], length: u64) -> IoResult<()> {
+        let room = usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let known = out.len().min(room);
+        match out.get_mut(..known) {
+            Some(out) if known > 0 => self.bytes.read(offset, out),
+            _ => Ok(()),
+        }
     }
 
     fn is_zero(&self, from: u64, to: u64) -> IoResult<bool> {
@@ -155,6 +168,12 @@ impl Medium {
         }
         Ok(true)
     }
+}
+
+/// Tells whether bytes are as in `whole`, or zero where they were not written.
+fn is_part_of(bytes: &[u8], whole: &[u8]) -> bool {
+    let mut pairs = bytes.iter().zip(whole);
+    pairs.all(|(byte, own)| *byte == 0 || byte == own)
 }
 
 fn encode_header(start: u64) -> [u8; SECTOR_BYTES] {

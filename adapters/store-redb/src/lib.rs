@@ -56,7 +56,8 @@
 //! redb file, unchanged but for its offset.
 //!
 //! The header is `"leno" 1a 0a a9 0d | format: u64, 2 | start of redb: u64, a multiple of 4096 |
-//! zeros | CRC-32 of all before`, 512 bytes, and zeros up to 4096.
+//! zeros | CRC-32 of all before`, 512 bytes, and zeros up to 4096. While a new file is made,
+//! `"leno: being made"` stands at 512: whoever opens such a file makes it anew.
 //!
 //! The journal is frames, each beginning at a multiple of 4096, from 4096 on. A frame is sectors of
 //! 512 bytes: `lap: u64 | frame in the lap: u32 | sector in the frame: u32 | 492 bytes of content |

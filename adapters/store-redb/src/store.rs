@@ -141,6 +141,7 @@ impl Redb {
         settled: bool,
     ) -> Result<Self, StoreError> {
         let lap = guard(Doing::Open, || find_lap(&database))??;
+        guard(Doing::Open, || Ok(medium.finish()?))?;
         let (journal, fresh) = Journal::open(medium, lap)?;
         let mut picture = guard(Doing::Open, || Picture::of(&database))?;
         picture.fresh = Arc::new(fresh);

@@ -102,6 +102,8 @@ fn file_of_another_kind_is_refused_and_left_alone() {
     });
 }
 
+const BEING_MADE: &[u8] = b"leno: being made";
+
 #[test]
 fn unfinished_file_opens_as_a_new_store() {
     let folder = Folder::new();
@@ -109,38 +111,62 @@ fn unfinished_file_opens_as_a_new_store() {
     drop(small().open(&path).unwrap());
     let whole = fs::read(&path).unwrap();
     let front = usize::try_from(SMALL_JOURNAL).unwrap();
-    // redb writes its magic number last, and the header is durable before redb begins.
-    let mut unfinished = vec![0; front + (72 << 10)];
-    unfinished[..512].copy_from_slice(&whole[..512]);
-    unfinished[front + 9..front + 320].copy_from_slice(&whole[front + 9..front + 320]);
-    for (length, header) in [
-        (unfinished.len(), true),
-        (front, true),
-        (front, false),
-        (front - 1, true),
-        (front - 1, false),
-        (512, true),
-        (100, false),
-        (0, false),
-    ] {
-        let mut bytes = unfinished[..length].to_vec();
-        if !header {
-            bytes[..length.min(512)].fill(0);
+    let opens_as_new = |bytes: &[u8], context: &str| {
+        fs::write(&path, bytes).unwrap();
+        check_goes_on(&small().open(&path).unwrap(), 0, context);
+        check(&small().open(&path).unwrap(), 1, 1, context);
+        assert_eq!(
+            fs::read(&path).unwrap()[512..512 + BEING_MADE.len()],
+            [0; BEING_MADE.len()],
+            "{context}: it is whole now"
+        );
+    };
+    // As long as the file says that it is being made, nothing else in it matters.
+    let mut being_made = whole.clone();
+    being_made[512..512 + BEING_MADE.len()].copy_from_slice(BEING_MADE);
+    for length in [whole.len(), front + 100, front, front - 1, 600] {
+        for noise in [0..0, 0..100, 0..512, 4_096..length, 530..length] {
+            let mut bytes = being_made[..length].to_vec();
+            let noise = noise.start.min(length)..noise.end.min(length);
+            bytes[noise.clone()].fill(7);
+            opens_as_new(&bytes, &format!("{length} bytes, noise: {noise:?}"));
         }
-        fs::write(&path, &bytes).unwrap();
-        let context = format!("{length} bytes, header: {header}");
-        check_goes_on(&small().open(&path).unwrap(), 0, &context);
-        check(&small().open(&path).unwrap(), 1, 1, &context);
-        // One byte more may be somebody's.
-        if let Some(last) = bytes.last_mut() {
-            *last = 1;
-            if length != front {
+    }
+    // Before that, there are parts of what is written first.
+    for (header, note) in [(0, 0), (0, 5), (4, 0), (20, 16), (30, 0), (256, 3)] {
+        for length in [front, front - 1, 600] {
+            let mut bytes = vec![0; length];
+            bytes[..header].copy_from_slice(&whole[..header]);
+            bytes[512..512 + note].copy_from_slice(&BEING_MADE[..note]);
+            let context = format!("{length} bytes, header: {header}, note: {note}");
+            opens_as_new(&bytes, &context);
+            if note < BEING_MADE.len() {
+                // One byte more may be somebody's.
+                bytes[length - 1] = 1;
                 fs::write(&path, &bytes).unwrap();
                 sees(&path, small().open(&path), |error| {
                     matches!(error, StoreError::Corrupt { .. })
                 });
             }
         }
+    }
+    for length in [100, 0] {
+        opens_as_new(&vec![0; length], &format!("{length} zeros"));
+    }
+}
+
+#[test]
+fn file_that_is_cut_is_refused_and_left_alone() {
+    let folder = Folder::new();
+    let path = folder.file("store.redb");
+    drop(small().open(&path).unwrap());
+    let whole = fs::read(&path).unwrap();
+    let front = usize::try_from(SMALL_JOURNAL).unwrap();
+    for length in [front, front - 1, 5_000, 513, 512] {
+        fs::write(&path, &whole[..length]).unwrap();
+        sees(&path, small().open(&path), |error| {
+            error.to_string() == "the store is damaged: the file is cut before its rows"
+        });
     }
 }
 

@@ -8,7 +8,7 @@ use futures_executor::block_on;
 use leno_store_redb::Redb;
 use leno_threads_core::store::{Store, StoreError};
 
-use crate::workload::{Dice, Folder, SMALL_JOURNAL, batch, check, last, read_all};
+use crate::workload::{Dice, Folder, SMALL_JOURNAL, batch, check, is_long, last, read_all};
 
 const PATH: &str = "LENO_STORE_REDB_CHILD";
 
@@ -69,11 +69,7 @@ async fn all<F: Future + Unpin>(mut futures: Vec<F>) -> Vec<F::Output> {
 fn killed_process_leaves_every_acknowledged_batch_whole() {
     let folder = Folder::new();
     let path = folder.file("store.redb");
-    let rounds = if env::var_os("LENO_LONG").is_some() {
-        50
-    } else {
-        20
-    };
+    let rounds = if is_long() { 50 } else { 20 };
     let mut dice = Dice::new(7);
     let mut newest = 0;
     for round in 0..rounds {

@@ -113,6 +113,11 @@ fn key(number: u64, at: u8) -> Vec<u8> {
     [number.to_be_bytes().as_slice(), &[at]].concat()
 }
 
+/// Whether tests are to try more than fits the usual run.
+pub(crate) fn is_long() -> bool {
+    std::env::var_os("LENO_LONG").is_some()
+}
+
 /// A small seeded generator (xorshift64*).
 pub(crate) struct Dice {
     state: u64,
