@@ -45,20 +45,24 @@
 //!   seed and a clock that the test moves.
 
 mod address;
+mod backoff;
 mod error;
 mod event;
 mod link_id;
 mod links;
 pub mod memory;
+mod outbox;
 mod peer_id;
 #[cfg(feature = "test-util")]
 pub mod testing;
 mod transport;
 
 pub use address::{ADDRESS_BYTES_MAX, Address, AddressError};
+pub use backoff::Backoff;
 pub use error::TransportError;
 pub use event::{DisconnectReason, Event};
 pub use link_id::LinkId;
 pub use links::Links;
+pub use outbox::Outbox;
 pub use peer_id::{PeerId, PeerIdError};
 pub use transport::{MESSAGE_BYTES_MAX, Transport};

@@ -54,16 +54,16 @@ struct State {
     senders: Vec<Waker>,
 }
 
-fn cost(message: &[u8]) -> usize {
+pub(crate) fn cost(message: &[u8]) -> usize {
     message.len().saturating_add(MESSAGE_OVERHEAD_BYTES)
 }
 
 /// Wakes all: each looks for itself, and waits again if it comes to nothing.
-fn wake(waiting: &mut Vec<Waker>) {
+pub(crate) fn wake(waiting: &mut Vec<Waker>) {
     waiting.drain(..).for_each(Waker::wake);
 }
 
-fn wait(waiting: &mut Vec<Waker>, cx: &Context<'_>) {
+pub(crate) fn wait(waiting: &mut Vec<Waker>, cx: &Context<'_>) {
     if !waiting.iter().any(|it| it.will_wake(cx.waker())) {
         waiting.push(cx.waker().clone());
     }
