@@ -31,6 +31,7 @@ use leno_threads_core::{
     decode_row, encode_frame, encode_roster,
 };
 use leno_transport_trait::Address;
+use leno_transport_ws::wire::{Assembler, Frame};
 
 pub use seed::seeds;
 
@@ -38,7 +39,7 @@ pub use seed::seeds;
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 18] = [
+pub const TARGETS: [(&str, Target); 19] = [
     ("address", address),
     ("card", card),
     ("cbor", cbor),
@@ -57,6 +58,7 @@ pub const TARGETS: [(&str, Target); 18] = [
     ("run", run),
     ("state", state),
     ("ticket", ticket),
+    ("ws_frame", ws_frame),
 ];
 
 /// Fails unless the bytes are one of the encodings.
@@ -223,4 +225,22 @@ pub fn state(bytes: &[u8]) {
 /// A ticket.
 pub fn ticket(bytes: &[u8]) {
     text::<Ticket>(bytes);
+}
+
+/// A frame of a web socket's channel; then the bytes as many short frames, put together.
+pub fn ws_frame(bytes: &[u8]) {
+    if let Ok(frame) = Frame::decode(bytes) {
+        same(bytes, [frame.encode()]);
+    }
+    let bytes_max = 16;
+    let mut assembler = Assembler::new(bytes_max);
+    for frame in bytes.chunks(5) {
+        let taken = match Frame::decode(frame) {
+            Ok(Frame::Part(part)) => assembler.part(part).map(|()| 0),
+            Ok(Frame::Last(part)) => assembler.last(part).map(|whole| whole.len()),
+            _ => return,
+        };
+        let Ok(len) = taken else { return };
+        assert!(len <= bytes_max && assembler.had() <= bytes_max);
+    }
 }

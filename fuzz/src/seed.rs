@@ -36,6 +36,8 @@ const DIDS: [&str; 3] = [
     include_str!("../../identity/tests/vectors/did-key/secp256k1.json"),
 ];
 
+const WS: &str = include_str!("../../adapters/transport-ws/tests/vectors/handshake.json");
+
 const ADDRESSES: [&str; 3] = [
     "/ip4/127.0.0.1/tcp/4001",
     "/ip6/::1/udp/4001/quic-v1",
@@ -61,6 +63,10 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         for case in cases(&parse(file)) {
             add(target, unhex(case, field));
         }
+    }
+    let handshake = parse(WS);
+    for case in cases(handshake.get("frames").expect("the vector has frames")) {
+        add("ws_frame", unhex(case, "frame"));
     }
     let documents = parse(DOCUMENTS);
     for (target, name) in [

@@ -53,6 +53,8 @@ registry! {
     CONTROL_OPENING = "control-opening";
     /// A device's signature of a seat that it vouches for.
     SEAT_OFFER = "seat-offer";
+    /// A device's signature of the key by which it speaks in an encrypted channel.
+    CHANNEL_KEY = "channel-key";
     /// The hash of both sides' keys and nonces that stands for a sync session.
     SESSION_BINDING = "session-binding";
     /// A seat's signature of a sync session: that it is at this end.
