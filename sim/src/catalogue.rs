@@ -1,0 +1,182 @@
+//! All invariants, and how each is checked.
+//!
+//! To add one: write a function from [`Evidence`] to what is wrong, and name it in the table. What has
+//! to be looked at during a run is pushed as [`Broken`](crate::ledger::Broken) where it is seen.
+
+use crate::evidence::{Evidence, Sight};
+
+/// How an invariant is checked.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Check {
+    /// After the run, from what it left behind: tells what is wrong.
+    AtEnd(fn(&Evidence) -> Vec<String>),
+    /// During the run, by what is named.
+    During(&'static str),
+    /// Not yet: it waits for what is named.
+    Waits(&'static str),
+}
+
+/// A rule that must hold in every run.
+#[derive(Clone, Copy, Debug)]
+pub struct Invariant {
+    /// Its number.
+    pub number: u8,
+    /// What must hold.
+    pub rule: &'static str,
+    /// How it is checked.
+    pub check: Check,
+}
+
+/// All invariants, by number.
+///
+/// # Examples
+///
+/// ```
+/// use leno_sim::catalogue;
+///
+/// let numbers: Vec<u8> = catalogue().iter().map(|it| it.number).collect();
+/// assert_eq!(numbers, (1..=49).collect::<Vec<u8>>());
+/// ```
+#[must_use]
+pub fn catalogue() -> &'static [Invariant] {
+    CATALOGUE
+}
+
+const fn row(number: u8, rule: &'static str, check: Check) -> Invariant {
+    Invariant {
+        number,
+        rule,
+        check,
+    }
+}
+
+use Check::{AtEnd, During, Waits};
+
+#[rustfmt::skip]
+const CATALOGUE: &[Invariant] = &[
+    row(1, "same records: same documents and state hash on every peer", AtEnd(equal_states)),
+    row(2, "incremental reduction equals a naive one", Waits("a naive fold over all records of a run; property tests of threads-db compare the two")),
+    row(3, "snapshot and tail equal a full replay", Waits("snapshots")),
+    row(4, "session guarantees at one peer, order of each writer", During("ledger: each read is compared with what was written and seen")),
+    row(5, "delivering anything again changes nothing", During("breaches duplicate and replay messages; equal states at the end")),
+    row(6, "peers that reach each other come level", During("the end of each run: heads are equal within bounded time")),
+    row(7, "what was acknowledged is there after a crash", During("ledger: the first read after each start")),
+    row(8, "the store opens by itself", AtEnd(stores_open)),
+    row(9, "a head never names a record that is not durable", During("heads are read from what is durable, and load as a whole")),
+    row(10, "nothing leaves before it is durable", AtEnd(no_forks)),
+    row(11, "one log key never signs two records at one place", AtEnd(no_forks)),
+    row(12, "a full or failing disk leaves a readable store", AtEnd(stores_open)),
+    row(13, "nothing shows that its author may not write", During("ledger: nothing shows that nobody wrote")),
+    row(14, "nothing above a fence shows", Waits("removal")),
+    row(15, "access comes back only by a new signature", Waits("removal")),
+    row(16, "a re-admission revives nothing", Waits("removal")),
+    row(17, "an owner is not outranked by admins", Waits("removal")),
+    row(18, "writes stay within the scopes of their author", Waits("scopes")),
+    row(19, "evaluation of roles is bounded", Waits("a step counter in the acl")),
+    row(20, "an epoch's readers are those who may read", Waits("removal, and a check of epochs' recipients")),
+    row(21, "the removed cannot open what comes later", Waits("removal")),
+    row(22, "a replicator's disk and traffic show nothing", Waits("a search for canaries in disks and messages")),
+    row(23, "equal shapes look equal to a replicator", Waits("a paired run")),
+    row(24, "no key and nonce pair seals two texts", Waits("a probe of sealings")),
+    row(25, "a ciphertext opens under one key", Waits("byzantine machines")),
+    row(26, "newcomers open what their grant says", Waits("grants from now on")),
+    row(27, "secrets are shown nowhere", Waits("a search for canaries in all texts")),
+    row(28, "a verified head never goes back", AtEnd(no_rollbacks)),
+    row(29, "no honest crash gives a proof of a fork", During("events of forks on machines that keep count")),
+    row(30, "a signature has one form", Waits("byzantine machines")),
+    row(31, "a block's hash is its name", Waits("blocks")),
+    row(32, "names never go back", Waits("buckets and IPNS")),
+    row(33, "a snapshot shows no more than history", Waits("snapshots")),
+    row(34, "memory is bounded under hostile input", Waits("byzantine machines; counted in tests of threads-core")),
+    row(35, "no input makes anything panic", During("a panic of any task fails the run")),
+    row(36, "a flood leaves others half of the throughput", Waits("byzantine machines")),
+    row(37, "what is poisoned blocks nobody else", AtEnd(nothing_waits)),
+    row(38, "queues are bounded", Waits("a probe of queues; the transport's suite checks its own")),
+    row(39, "a writer's storage stays within its quota", Waits("quotas")),
+    row(40, "every call ends", AtEnd(calls_end)),
+    row(41, "a pull writes only inside its root", Waits("buckets")),
+    row(42, "a pull after a push is the same", Waits("buckets")),
+    row(43, "no plaintext is left in temporary files", Waits("buckets")),
+    row(44, "a signature for one purpose fits no other", Waits("tokens; labels are tested to be prefix-free")),
+    row(45, "recovery restores the same identity", Waits("recovery")),
+    row(46, "an aggregate equals a recomputation", Waits("aggregators")),
+    row(47, "one seed, one trace", During("a sample of seeds is run twice and compared")),
+    row(48, "every error is typed", During("each refused call is compared with what may refuse it")),
+    row(49, "released verdicts never change", Waits("a first release")),
+];
+
+/// 1: all who read a thread show the same.
+fn equal_states(evidence: &Evidence) -> Vec<String> {
+    let mut broken = Vec::new();
+    let readers = || evidence.sights.iter().filter(|it| it.reads);
+    for sight in readers() {
+        let Some(first) = readers().find(|it| it.thread == sight.thread) else {
+            continue;
+        };
+        if first.state_hash != sight.state_hash || first.documents != sight.documents {
+            broken.push(difference(first, sight));
+        }
+    }
+    broken
+}
+
+fn difference(one: &Sight, other: &Sight) -> String {
+    let (a, b) = (one.machine, other.machine);
+    let documents = one.documents.iter().zip(&other.documents);
+    let differing = documents.into_iter().find(|(one, other)| one != other);
+    match differing {
+        Some((one, other)) => format!("machine {a} shows {one:?}, machine {b} {other:?}"),
+        None => format!(
+            "machines {a} and {b} show {} and {} documents, hashes {:?} and {:?}",
+            one.documents.len(),
+            other.documents.len(),
+            one.state_hash,
+            other.state_hash
+        ),
+    }
+}
+
+/// 8, 12: every disk opened whenever it was looked at.
+fn stores_open(evidence: &Evidence) -> Vec<String> {
+    evidence.unopened.clone()
+}
+
+/// 10, 11: no two records at one place of a log.
+fn no_forks(evidence: &Evidence) -> Vec<String> {
+    match evidence.has_forks {
+        true => Vec::new(),
+        false => evidence.heads.conflicts.iter().cloned().collect(),
+    }
+}
+
+/// 28: no head went back, unless its disk was put back.
+fn no_rollbacks(evidence: &Evidence) -> Vec<String> {
+    match evidence.has_forks {
+        true => Vec::new(),
+        false => evidence.heads.rollbacks.iter().cloned().collect(),
+    }
+}
+
+/// 37: nothing waits for ever, and nothing is put aside.
+fn nothing_waits(evidence: &Evidence) -> Vec<String> {
+    let mut broken = Vec::new();
+    for sight in &evidence.sights {
+        let Some(status) = &sight.status else {
+            continue;
+        };
+        if !evidence.has_forks && (!status.waiting.is_empty() || status.quarantined > 0) {
+            let (machine, thread) = (sight.machine, sight.thread);
+            broken.push(format!("machine {machine}, thread {thread}: {status:?}"));
+        }
+    }
+    broken
+}
+
+/// 40: every call has ended.
+fn calls_end(evidence: &Evidence) -> Vec<String> {
+    match evidence.calls_under_way {
+        0 => Vec::new(),
+        count => vec![format!("{count} calls do not end")],
+    }
+}

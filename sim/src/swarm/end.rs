@@ -1,0 +1,238 @@
+//! The end of a run: all come level, then everything is compared.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use leno::{Error, Ipld, Peer, Role};
+
+use super::Failure;
+use super::run::{Run, members};
+use crate::catalogue::{Check, catalogue};
+use crate::evidence::Sight;
+use crate::ledger::{LEDGER, MIRROR};
+use crate::network::address_of;
+use crate::workload::SONGS;
+
+/// How long it may take until all are level once nothing goes wrong any more, in microseconds.
+const LEVEL_MICROS: u64 = 1_800_000_000;
+
+/// How many steps that may take.
+const LEVEL_STEPS: u64 = 400_000;
+
+impl Run {
+    /// Waits until all are level, then checks everything.
+    pub(super) fn end(&mut self) -> Result<(), Failure> {
+        self.calm();
+        let until = self.world.micros().saturating_add(LEVEL_MICROS);
+        let steps = self.world.steps().saturating_add(LEVEL_STEPS);
+        let mut behind = "nothing was tried".to_owned();
+        let mut pause = 1_000_000;
+        loop {
+            if self.world.micros() > until || self.world.steps() > steps {
+                let step = self.world.steps();
+                let what = format!("not level although nothing goes wrong any more: {behind}");
+                let invariant = 6;
+                return Err(Failure {
+                    invariant,
+                    step,
+                    what,
+                });
+            }
+            self.wait(pause)?;
+            pause = (pause * 2).min(60_000_000);
+            match self.level()? {
+                None => break,
+                Some(reason) => behind = reason,
+            }
+        }
+        self.gather()?;
+        self.judge()
+    }
+
+    /// Lets time pass.
+    fn wait(&mut self, micros: u64) -> Result<(), Failure> {
+        let until = self.world.micros().saturating_add(micros);
+        loop {
+            let due = self.due.keys().next().map(|(at, _)| *at);
+            if !self.world.step(due.unwrap_or(u64::MAX).min(until)) {
+                if due.is_none_or(|due| due > until) {
+                    break;
+                }
+                self.step();
+            }
+            self.check()?;
+        }
+        self.world.skip_to(until);
+        Ok(())
+    }
+
+    /// Runs a call on a machine that is on.
+    fn ask<T: 'static, F: Future<Output = Result<T, Error>> + 'static>(
+        &mut self,
+        at: usize,
+        call: impl FnOnce(Peer) -> F,
+    ) -> Result<Option<T>, Failure> {
+        let peer = self.world.machine(at).and_then(|it| it.peer().cloned());
+        let Some(peer) = peer else {
+            return Ok(None);
+        };
+        let answer = self.world.run(call(peer), 300_000_000);
+        self.check()?;
+        match answer {
+            Some(Ok(value)) => Ok(Some(value)),
+            Some(Err(_)) => Ok(None),
+            None => Err(Failure {
+                invariant: 40,
+                step: self.world.steps(),
+                what: format!("a call on machine {at} does not end"),
+            }),
+        }
+    }
+
+    /// Connects who shares a thread and has all tell each other everything. Tells who is behind.
+    fn level(&mut self) -> Result<Option<String>, Failure> {
+        let here: Vec<_> = (0..self.seats.len())
+            .filter(|at| self.seats.get(*at).is_some_and(|it| !it.is_gone))
+            .collect();
+        for at in &here {
+            if self.ask(*at, async |peer| peer.resume().await)?.is_none() {
+                return Ok(Some(format!("machine {at} is not on")));
+            }
+        }
+        let threads = self.model.borrow().threads.len();
+        let mut sharing = BTreeSet::new();
+        for thread in 0..threads {
+            let members: Vec<_> = members(self, thread).into_iter().collect();
+            for pair in members.windows(2) {
+                let &[a, b] = pair else { continue };
+                sharing.extend([a, b]);
+                let Some(to) = self.world.machine(b).and_then(|it| address_of(it.id())) else {
+                    continue;
+                };
+                let connected = self.ask(a, async move |peer| peer.connect(&to).await)?;
+                if connected.is_none() {
+                    return Ok(Some(format!("machine {a} does not reach {b}")));
+                }
+            }
+        }
+        for at in sharing {
+            let wait = Duration::from_secs(120);
+            let report = self.ask(at, async move |peer| peer.sync_once(wait).await)?;
+            if !report.as_ref().is_some_and(leno::SyncReport::is_complete) {
+                return Ok(Some(format!("machine {at}: {report:?}")));
+            }
+        }
+        Ok(self.unequal())
+    }
+
+    /// Who of a thread's members holds other records than another.
+    fn unequal(&mut self) -> Option<String> {
+        for at in 0..self.seats.len() {
+            self.observe(at);
+        }
+        let threads: Vec<_> = self.model.borrow().threads.iter().map(|it| it.id).collect();
+        for (number, thread) in threads.into_iter().enumerate() {
+            let members = members(self, number);
+            let mut frontiers = members
+                .iter()
+                .map(|at| (at, self.evidence.heads.of(*at, thread)));
+            let first = frontiers.next();
+            for (at, frontier) in frontiers {
+                if let Some((other, expected)) = &first
+                    && frontier != *expected
+                    && !self.evidence.has_forks
+                {
+                    return Some(format!(
+                        "machines {other} and {at} differ in thread {number}"
+                    ));
+                }
+            }
+        }
+        None
+    }
+
+    /// Notes the heads that are durable on a machine.
+    pub(super) fn observe(&mut self, at: usize) {
+        let Some(machine) = self.world.machine(at) else {
+            return;
+        };
+        let (disk, id) = (machine.disk().clone(), machine.id());
+        let heads = &mut self.evidence.heads;
+        let seen = disk.inspect(|view| heads.observe(at, id, view));
+        if let Err(error) | Ok(Err(error)) = seen {
+            let what = format!("the store of machine {at} does not open: {error:?}");
+            self.evidence.unopened.push(what);
+        }
+    }
+
+    /// Collects what all members show.
+    fn gather(&mut self) -> Result<(), Failure> {
+        let threads: Vec<_> = self.model.borrow().threads.iter().map(|it| it.id).collect();
+        for (number, id) in threads.into_iter().enumerate() {
+            for at in members(self, number) {
+                let sight = self.ask(at, async move |peer| look(peer, at, number, id).await)?;
+                self.evidence.sights.extend(sight);
+                self.call(at, async move |call| call.read(number, false).await);
+            }
+        }
+        self.wait(1_000_000)?;
+        let model = self.model.borrow();
+        self.evidence.calls_under_way = model.under_way.values().sum();
+        Ok(())
+    }
+
+    /// Checks every invariant that is checked at the end.
+    fn judge(&mut self) -> Result<(), Failure> {
+        let step = self.world.steps();
+        for invariant in catalogue() {
+            let broken = match invariant.check {
+                Check::AtEnd(check) => check(&self.evidence),
+                Check::During(_) => Vec::new(),
+                Check::Waits(_) => continue,
+            };
+            *self.checked.entry(invariant.number).or_default() += 1;
+            if let Some(what) = broken.into_iter().next() {
+                let invariant = invariant.number;
+                return Err(Failure {
+                    invariant,
+                    step,
+                    what,
+                });
+            }
+        }
+        for sight in &self.evidence.sights {
+            let hash = sight.state_hash.unwrap_or_default();
+            self.world.note(&format!("{hash:?}"));
+        }
+        Ok(())
+    }
+}
+
+/// What a member shows of a thread.
+async fn look(
+    peer: Peer,
+    machine: usize,
+    number: usize,
+    id: leno::ThreadId,
+) -> Result<Sight, Error> {
+    let thread = peer.thread(id).await?;
+    let status = thread.status().await?;
+    let mut sight = Sight {
+        machine,
+        thread: number,
+        reads: status.role.is_some_and(Role::reads),
+        status: Some(status),
+        state_hash: None,
+        documents: Vec::new(),
+    };
+    if sight.reads {
+        sight.state_hash = Some(thread.state_hash().await?);
+        for name in [LEDGER, MIRROR, SONGS] {
+            let documents = thread.collection::<Ipld>(name).list(None, 1 << 20).await?;
+            let documents = documents.into_iter();
+            let named = documents.map(|(id, document)| (name.to_owned(), id, document));
+            sight.documents.extend(named);
+        }
+    }
+    Ok(sight)
+}

@@ -1,0 +1,58 @@
+//! What is drawn before a run begins.
+
+use std::collections::BTreeMap;
+
+use super::{Profile, RunOptions};
+use crate::dice::Dice;
+use crate::fault::Fault;
+
+/// Fewest machines in a run.
+pub const PEERS_MIN: usize = 3;
+
+/// Most machines in a run.
+pub const PEERS_MAX: usize = 7;
+
+/// What a run is made of.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Plan {
+    /// How many machines there are.
+    pub peers: usize,
+    /// The faults that are on, and after how many steps each strikes again on average.
+    pub faults: BTreeMap<Fault, u64>,
+    /// After how many steps an application acts again on average.
+    pub action_every: u64,
+    /// How many steps there are with faults.
+    pub steps_with_faults: u64,
+}
+
+impl Plan {
+    /// Draws the plan of a run.
+    #[must_use]
+    pub fn draw(options: &RunOptions) -> Self {
+        let mut dice = Dice::new(options.seed, "plan");
+        let width = (PEERS_MAX - PEERS_MIN + 1) as u64;
+        let drawn = PEERS_MIN + usize::try_from(dice.below(width)).unwrap_or(0);
+        let action_every = dice.magnitude(&(2..=24));
+        let mut faults = Fault::draw(options.seed, options.profile == Profile::Calm);
+        faults.retain(|fault, _| !options.without.contains(fault));
+        // Only one kind of copy: what may be lost with one is judged otherwise.
+        if faults.contains_key(&Fault::UncountedCopy) {
+            faults.remove(&Fault::StaleCopy);
+        }
+        Self {
+            peers: options.peers.unwrap_or(drawn),
+            faults,
+            action_every,
+            steps_with_faults: match options.profile {
+                Profile::Liveness => options.steps / 2,
+                Profile::Safety | Profile::Calm => options.steps,
+            },
+        }
+    }
+
+    /// Whether a fault is on.
+    #[must_use]
+    pub fn has(&self, fault: Fault) -> bool {
+        self.faults.contains_key(&fault)
+    }
+}

@@ -1,0 +1,451 @@
+//! A run: machines are used, faults strike, then everything must come level.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use leno::{Error, Event, Role};
+
+use super::strike::Due;
+use super::{Failure, Outcome, Plan, RunOptions};
+use crate::dice::Dice;
+use crate::disk::DiskKind;
+use crate::evidence::Evidence;
+use crate::fault::Fault;
+use crate::ledger::Broken;
+use crate::machine::{MachineOptions, Power};
+use crate::workload::{Call, Kept, Model, store_of};
+use crate::world::{World, is_expected_of_a_disk};
+
+/// Most calls of a machine that are under way at once.
+const CALLS_MAX: u32 = 4;
+
+/// A run under way.
+pub(crate) struct Run {
+    pub(super) plan: Plan,
+    pub(super) options: RunOptions,
+    pub(super) world: World,
+    pub(super) model: Rc<RefCell<Model>>,
+    pub(super) seats: Vec<Seat>,
+    /// What is to be undone, and what is to be done later: by time.
+    pub(super) due: BTreeMap<(u64, u64), Due>,
+    pub(super) planned: u64,
+    pub(super) evidence: Evidence,
+    pub(super) struck: BTreeMap<&'static str, u64>,
+    pub(super) checked: BTreeMap<u8, u64>,
+    /// Each fault strikes by dice of its own.
+    pub(super) dice: BTreeMap<Fault, Dice>,
+    /// When machines come back.
+    pub(super) fate: Dice,
+    actions: u64,
+    work: Dice,
+}
+
+/// What is known of a machine outside of the world.
+#[derive(Debug, Default)]
+pub(super) struct Seat {
+    /// It has come: before, it was never on.
+    pub(super) is_here: bool,
+    /// It has left for good.
+    pub(super) is_gone: bool,
+    /// It stands still.
+    pub(super) is_frozen: bool,
+    /// It is started again after a while.
+    pub(super) is_starting: bool,
+    /// The life in which its peer was first looked at.
+    looked_at: u64,
+    /// What was durable when its disk was copied, and what it had governed.
+    pub(super) copied: Option<(Kept, u64)>,
+    /// Its disk was put back to an older state at some time.
+    pub(super) was_put_back: bool,
+}
+
+impl Run {
+    pub(crate) fn new(options: &RunOptions) -> Result<Self, Error> {
+        let plan = Plan::draw(options);
+        let mut world = World::new(options.seed);
+        let mut seats = Vec::new();
+        for at in 0..plan.peers {
+            let machine = MachineOptions {
+                disk: disk_of(&plan, at),
+                is_counted: !(plan.has(Fault::UncountedCopy) && at % 2 == 1),
+            };
+            world.add(&format!("m{at}"), machine)?;
+            seats.push(Seat::default());
+        }
+        let mut run = Self {
+            evidence: Evidence {
+                has_forks: plan.has(Fault::UncountedCopy),
+                ..Evidence::default()
+            },
+            dice: BTreeMap::new(),
+            fate: Dice::new(options.seed, "fate"),
+            work: Dice::new(options.seed, "work"),
+            options: options.clone(),
+            plan,
+            world,
+            model: Rc::default(),
+            seats,
+            due: BTreeMap::new(),
+            planned: 0,
+            struck: BTreeMap::new(),
+            checked: BTreeMap::new(),
+            actions: 0,
+        };
+        run.begin();
+        Ok(run)
+    }
+
+    /// Runs until the end, and tells what it came to.
+    pub(crate) fn finish(mut self) -> Outcome {
+        let failure = self.go().and_then(|()| self.end()).err();
+        let network = self.world.network().counts();
+        let mut faults = self.struck;
+        faults.insert("lost messages", network.lost);
+        faults.insert("breaches", network.breaches);
+        for machine in self.world.machines() {
+            let disk = machine.disk().counts();
+            *faults.entry("failed commits").or_default() += disk.failed;
+            *faults.entry("commits lost in a crash").or_default() += disk.lost;
+            *faults.entry("commits kept in a crash").or_default() += disk.kept;
+            *faults.entry("failed reads").or_default() += disk.reads_failed;
+        }
+        faults.retain(|_, count| *count > 0);
+        Outcome {
+            trace: self.world.trace(),
+            steps: self.world.steps(),
+            micros: self.world.micros(),
+            faults,
+            calls: self.model.borrow().done.clone(),
+            checked: self.checked,
+            failure,
+        }
+    }
+
+    /// All steps with faults, and those without that follow.
+    fn go(&mut self) -> Result<(), Failure> {
+        let mut is_calm = false;
+        while self.world.steps() < self.options.steps {
+            if !is_calm && self.world.steps() >= self.plan.steps_with_faults {
+                self.calm();
+                is_calm = true;
+            }
+            let acts = self.work.below(self.plan.action_every) == 0;
+            if acts && self.actions < self.options.actions_max {
+                self.act();
+            }
+            if !is_calm {
+                self.strike();
+            }
+            if !self.step() {
+                // Nobody waits for anything: the next action comes later.
+                let later = self.world.micros() + 50_000;
+                self.world
+                    .run_for(later.saturating_sub(self.world.micros()));
+                if self.actions >= self.options.actions_max && self.due.is_empty() {
+                    break;
+                }
+            }
+            self.check()?;
+        }
+        Ok(())
+    }
+
+    /// Takes a step of the world, or does what is due. False if there is nothing to do at all.
+    pub(super) fn step(&mut self) -> bool {
+        let due = self.due.keys().next().map(|(at, _)| *at);
+        if self.world.step(due.unwrap_or(u64::MAX)) {
+            return true;
+        }
+        let Some(entry) = self.due.first_entry() else {
+            return false;
+        };
+        self.world.skip_to(entry.key().0);
+        let due = entry.remove();
+        self.undo(due);
+        true
+    }
+
+    /// What must hold at any time.
+    pub(super) fn check(&mut self) -> Result<(), Failure> {
+        let step = self.world.steps();
+        if let Some(words) = self.world.panics().first() {
+            return Err(Failure {
+                invariant: 35,
+                step,
+                what: format!("a panic: {words}"),
+            });
+        }
+        self.look_after();
+        let broken = self.model.borrow_mut().broken.pop();
+        match broken {
+            None => Ok(()),
+            Some(Broken { invariant, what }) => Err(Failure {
+                invariant,
+                step,
+                what,
+            }),
+        }
+    }
+
+    /// Looks at machines whose peers came or ended.
+    fn look_after(&mut self) {
+        for at in 0..self.seats.len() {
+            let (Some(machine), Some(seat)) = (self.world.machine(at), self.seats.get_mut(at))
+            else {
+                continue;
+            };
+            match machine.power() {
+                Power::On(_) if seat.looked_at != machine.life => {
+                    seat.looked_at = machine.life;
+                    self.greet(at);
+                }
+                Power::Off(reason) if seat.is_here && !seat.is_gone && !seat.is_starting => {
+                    let reason = reason.as_ref().and_then(unexpected_end);
+                    if let Some(what) = reason {
+                        let what = format!("machine {at} ended: {what}");
+                        let invariant = 8;
+                        self.model
+                            .borrow_mut()
+                            .broken
+                            .push(Broken { invariant, what });
+                    }
+                    self.start_later(at);
+                }
+                Power::On(_) | Power::Off(_) | Power::Opening => {}
+            }
+        }
+    }
+
+    /// The first look at a peer that just came up: what was acknowledged is there.
+    fn greet(&mut self, at: usize) {
+        let readable = self.model.borrow().threads_of(at, Role::reads);
+        for thread in readable {
+            self.call(at, async move |call| call.read(thread, true).await);
+        }
+        if self.work.below(3) == 0 {
+            let allowed = Allowed {
+                forks: self.plan.has(Fault::UncountedCopy),
+                copies: self.plan.has(Fault::StaleCopy) || self.plan.has(Fault::UncountedCopy),
+                breaches: self.plan.has(Fault::Breach),
+            };
+            self.background(at, async move |call| {
+                call.listen(move |event| allowed.judge(at, event)).await;
+            });
+        }
+    }
+
+    /// A call that may be under way for ever, and is dropped with its machine.
+    fn background<F>(&mut self, at: usize, call: impl FnOnce(Call) -> F + 'static)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let peer = self.world.machine(at).and_then(|it| it.peer().cloned());
+        if let Some(peer) = peer {
+            let model = self.model.clone();
+            let machine = at;
+            let call = call(Call {
+                model,
+                peer,
+                machine,
+            });
+            self.world.spawn(Some(at), call);
+        }
+    }
+
+    /// Begins a call on a machine, if its peer runs.
+    pub(super) fn call<F>(&mut self, at: usize, call: impl FnOnce(Call) -> F + 'static)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let model = self.model.clone();
+        let under_way = UnderWay::new(model, at);
+        self.background(at, move |it| {
+            let call = call(it);
+            async move {
+                call.await;
+                drop(under_way);
+            }
+        });
+    }
+
+    fn machines_on(&self) -> Vec<usize> {
+        let machines = self.world.machines().iter().enumerate();
+        let on = machines.filter(|(_, machine)| machine.peer().is_some());
+        on.map(|(at, _)| at).collect()
+    }
+
+    /// An application does something.
+    fn act(&mut self) {
+        let on = self.machines_on();
+        let Some(at) = self.work.pick(&on).copied() else {
+            return;
+        };
+        let busy = self.model.borrow().under_way.get(&at).copied();
+        if busy.unwrap_or(0) >= CALLS_MAX {
+            return;
+        }
+        self.actions += 1;
+        let dice = Dice::new(self.work.next(), "action");
+        if self.grow(at, &dice) {
+            return;
+        }
+        let readable = self.model.borrow().threads_of(at, Role::reads);
+        let writable = self.model.borrow().threads_of(at, Role::writes);
+        let (read, write) = (self.work.pick(&readable), self.work.pick(&writable));
+        let (read, write) = (read.copied(), write.copied());
+        let other = self.work.pick(&on).and_then(|it| self.world.machine(*it));
+        let other = other.map(|it| it.id());
+        match (self.work.below(100), read, write) {
+            (0..35, _, Some(thread)) => {
+                self.call(at, async move |call| call.write(thread, dice).await);
+            }
+            (35..40, _, Some(thread)) => {
+                self.call(at, async move |call| call.write_all(thread, dice).await);
+            }
+            (40..70, _, Some(thread)) => {
+                self.call(at, async move |call| call.edit(thread, dice).await);
+            }
+            (70..82, Some(thread), _) => {
+                self.call(at, async move |call| call.read(thread, false).await);
+            }
+            (82..86, Some(thread), _) => {
+                self.call(at, async move |call| call.look(thread).await);
+            }
+            (86..89, ..) => self.call(at, async |call| call.sync().await),
+            (89..91, ..) => self.call(at, async |call| call.pause().await),
+            (91..95, ..) => self.call(at, async |call| call.resume().await),
+            (95..97, ..) => self.call(at, async |call| call.close().await),
+            _ => {
+                if let Some(to) = other {
+                    self.call(at, async move |call| call.connect(to).await);
+                }
+            }
+        }
+    }
+
+    /// Does what lets threads and their members grow, if it is time for it.
+    fn grow(&mut self, at: usize, dice: &Dice) -> bool {
+        let mut model = self.model.borrow_mut();
+        let offer = model.offers.iter().position(|offer| offer.to == at);
+        if let Some(which) = offer.filter(|_| self.work.below(4) != 0) {
+            let offer = model.offers.swap_remove(which);
+            drop(model);
+            self.call(at, async move |call| call.join(offer).await);
+            return true;
+        }
+        let few = model.threads.len();
+        if few == 0 || (few < 3 && self.work.below(60) == 0) {
+            drop(model);
+            self.call(at, async |call| call.create_thread().await);
+            return true;
+        }
+        let is_outside = model.threads.iter().any(|it| !it.members.contains_key(&at));
+        let has_card = model.cards.iter().any(|(of, _)| *of == at);
+        if is_outside && !has_card && self.work.below(3) != 0 {
+            drop(model);
+            self.call(at, async |call| call.card().await);
+            return true;
+        }
+        let governed = model.threads_of(at, Role::governs);
+        if let Some(thread) = self.work.pick(&governed).copied() {
+            let members = model.threads.get(thread).map(|it| &it.members);
+            let waits = model
+                .cards
+                .iter()
+                .any(|(of, _)| members.is_some_and(|members| !members.contains_key(of)));
+            if waits {
+                drop(model);
+                let dice = dice.clone();
+                self.call(at, async move |call| call.grant(thread, dice).await);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Counts a call as under way for as long as it lives.
+struct UnderWay {
+    model: Rc<RefCell<Model>>,
+    machine: usize,
+}
+
+impl UnderWay {
+    fn new(model: Rc<RefCell<Model>>, machine: usize) -> Self {
+        *model.borrow_mut().under_way.entry(machine).or_default() += 1;
+        Self { model, machine }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut model = self.model.borrow_mut();
+        let under_way = model.under_way.entry(self.machine).or_default();
+        *under_way = under_way.saturating_sub(1);
+    }
+}
+
+/// Which events are no defect in this run.
+#[derive(Clone, Copy)]
+struct Allowed {
+    forks: bool,
+    copies: bool,
+    breaches: bool,
+}
+
+impl Allowed {
+    fn judge(self, at: usize, event: &Event) -> Option<Broken> {
+        let allowed = [
+            (11, self.forks, matches!(event, Event::Forked { .. })),
+            (11, self.copies, matches!(event, Event::OwnLogAhead { .. })),
+            (13, self.forks, matches!(event, Event::Quarantined { .. })),
+            (
+                37,
+                self.breaches || self.forks,
+                matches!(event, Event::Refused { .. }),
+            ),
+        ];
+        let named = allowed.into_iter().find(|(_, _, is_it)| *is_it);
+        let (invariant, is_allowed, _) = named?;
+        let what = format!("machine {at} was told {event:?}");
+        (!is_allowed).then_some(Broken { invariant, what })
+    }
+}
+
+/// Why a driver ended, if that is a defect.
+fn unexpected_end(error: &Error) -> Option<String> {
+    let is_expected = match store_of(error) {
+        Some(error) => is_expected_of_a_disk(error),
+        None => matches!(error, Error::File(_)),
+    };
+    (!is_expected).then(|| format!("{error:?}"))
+}
+
+#[cfg(feature = "redb")]
+fn disk_of(plan: &Plan, at: usize) -> DiskKind {
+    match plan.has(Fault::File) && at.is_multiple_of(2) {
+        true => DiskKind::Redb,
+        false => DiskKind::Rows,
+    }
+}
+
+#[cfg(not(feature = "redb"))]
+fn disk_of(_: &Plan, _: usize) -> DiskKind {
+    DiskKind::Rows
+}
+
+/// Machines that take part in a thread until the end.
+pub(super) fn members(run: &Run, thread: usize) -> BTreeSet<usize> {
+    let model = run.model.borrow();
+    let members = model.threads.get(thread).map(|it| &it.members);
+    let joined = members.into_iter().flatten().filter(|(_, it)| it.is_joined);
+    joined
+        .map(|(at, _)| *at)
+        .filter(|at| {
+            run.seats
+                .get(*at)
+                .is_some_and(|it| it.is_here && !it.is_gone)
+        })
+        .collect()
+}

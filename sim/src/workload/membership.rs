@@ -1,0 +1,125 @@
+//! Threads, cards, grants and tickets.
+
+use std::collections::BTreeMap;
+
+use leno::{Definition, Fields, Role, Strategy};
+
+use super::document::SONGS;
+use super::{Call, Member, Offer, ThreadModel};
+use crate::dice::Dice;
+
+impl Call {
+    /// Makes a thread, and states how its songs merge.
+    pub(crate) async fn create_thread(self) {
+        let Some(thread) = self.end("create", self.peer.create_thread("band").await) else {
+            return;
+        };
+        {
+            let mut model = self.model.borrow_mut();
+            *model.governed.entry(self.machine).or_default() += 1;
+            let member = Member {
+                role: Role::Owner,
+                is_joined: true,
+            };
+            model.threads.push(ThreadModel {
+                id: thread.id(),
+                members: BTreeMap::from([(self.machine, member)]),
+                ledger: std::sync::Arc::default(),
+            });
+        }
+        let definition = Definition {
+            version: 1,
+            strategies: strategies(),
+        };
+        self.end("define", thread.define(SONGS, &definition).await);
+    }
+
+    /// Makes a card, for somebody to grant a role to.
+    pub(crate) async fn card(self) {
+        if let Some(card) = self.end("card", self.peer.card("somebody").await) {
+            self.model.borrow_mut().cards.push((self.machine, card));
+        }
+    }
+
+    /// Grants a role to a card that waits for one.
+    pub(crate) async fn grant(self, at: usize, mut dice: Dice) {
+        let (to, card, role) = {
+            let mut model = self.model.borrow_mut();
+            let Some(thread) = model.threads.get(at) else {
+                return;
+            };
+            let own = thread.members.get(&self.machine).map(|it| it.role);
+            let role = super::role(&mut dice);
+            if !own.is_some_and(|own| own.may_grant(role)) {
+                return;
+            }
+            let waiting = model.cards.iter();
+            let is_new = |to: &usize| !thread.members.contains_key(to);
+            let Some(which) = waiting.into_iter().position(|(to, _)| is_new(to)) else {
+                return;
+            };
+            let (to, card) = model.cards.swap_remove(which);
+            // From now on, so that nobody else grants to the same machine.
+            let member = Member {
+                role,
+                is_joined: false,
+            };
+            *model.governed.entry(self.machine).or_default() += 1;
+            if let Some(thread) = model.threads.get_mut(at) {
+                thread.members.insert(to, member);
+            }
+            (to, card, role)
+        };
+        let granted = match self.thread(at).await {
+            Some(thread) => self.end("grant", thread.grant(&card, role).await),
+            None => None,
+        };
+        let mut model = self.model.borrow_mut();
+        match granted {
+            Some(ticket) => model.offers.push(Offer {
+                to,
+                thread: at,
+                role,
+                ticket,
+            }),
+            // It may have become durable all the same, so the card is not used again.
+            None => {
+                if let Some(thread) = model.threads.get_mut(at) {
+                    thread.members.remove(&to);
+                }
+            }
+        }
+    }
+
+    /// Joins a thread by a ticket.
+    pub(crate) async fn join(self, offer: Offer) {
+        let joined = self.end("join", self.peer.join(&offer.ticket).await);
+        let is_joined = joined.is_some();
+        let mut model = self.model.borrow_mut();
+        if let Some(thread) = model.threads.get_mut(offer.thread) {
+            let role = offer.role;
+            thread
+                .members
+                .insert(self.machine, Member { role, is_joined });
+        }
+        if !is_joined {
+            // The ticket is still good, unless the card is gone.
+            model.offers.push(offer);
+        }
+    }
+}
+
+/// A field of each strategy.
+fn strategies() -> Fields {
+    let stage = Fields::default()
+        .field("lights", Strategy::Counter)
+        .field("people", Strategy::Set);
+    Fields::default()
+        .field("plays", Strategy::Counter)
+        .field("moods", Strategy::GrowSet)
+        .field("tags", Strategy::Set)
+        .field("lines", Strategy::List)
+        .field("best", Strategy::Max)
+        .field("least", Strategy::Min)
+        .field("stage", Strategy::Map(stage))
+}
