@@ -1,7 +1,7 @@
 //! All invariants, and how each is checked.
 //!
 //! To add one: write a function from [`Evidence`] to what is wrong, and name it in the table. What has
-//! to be looked at during a run is pushed as [`Broken`](crate::ledger::Broken) where it is seen.
+//! to be looked at during a run is pushed to `Model::broken` where it is seen.
 
 use crate::evidence::{Evidence, Sight};
 
@@ -175,8 +175,8 @@ fn nothing_waits(evidence: &Evidence) -> Vec<String> {
 
 /// 40: every call has ended.
 fn calls_end(evidence: &Evidence) -> Vec<String> {
-    match evidence.calls_under_way {
-        0 => Vec::new(),
-        count => vec![format!("{count} calls do not end")],
-    }
+    let calls = evidence.calls_under_way.iter();
+    calls
+        .map(|(machine, name)| format!("{name} on machine {machine} does not end"))
+        .collect()
 }

@@ -18,8 +18,8 @@ pub struct Evidence {
     pub has_forks: bool,
     /// Stores that did not open.
     pub unopened: Vec<String>,
-    /// Calls that had not ended at the end.
-    pub calls_under_way: u32,
+    /// Calls that had not ended at the end, and on which machines.
+    pub calls_under_way: Vec<(usize, &'static str)>,
 }
 
 /// What a member shows of a thread.

@@ -30,8 +30,8 @@ pub(crate) struct Model {
     pub(crate) done: BTreeMap<&'static str, u64>,
     /// How often it was refused, for a reason that is expected.
     pub(crate) refused: BTreeMap<&'static str, u64>,
-    /// How many calls of each machine are under way.
-    pub(crate) under_way: BTreeMap<usize, u32>,
+    /// The calls that are under way, and on which machines.
+    pub(crate) under_way: Vec<(usize, &'static str)>,
     /// How many threads and grants each machine made: what others may rest on.
     pub(crate) governed: BTreeMap<usize, u64>,
 }
@@ -77,6 +77,25 @@ pub(crate) fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
 }
 
 impl Model {
+    /// A call begins.
+    pub(crate) fn begin(&mut self, machine: usize, name: &'static str) {
+        self.under_way.push((machine, name));
+    }
+
+    /// A call has ended, or is gone with its machine.
+    pub(crate) fn end(&mut self, machine: usize, name: &'static str) {
+        let mut calls = self.under_way.iter();
+        if let Some(at) = calls.position(|call| *call == (machine, name)) {
+            self.under_way.swap_remove(at);
+        }
+    }
+
+    /// How many calls of a machine are under way.
+    pub(crate) fn busy(&self, machine: usize) -> usize {
+        let calls = self.under_way.iter();
+        calls.filter(|(of, _)| *of == machine).count()
+    }
+
     /// The threads in which a machine has a role that passes the test.
     pub(crate) fn threads_of(&self, machine: usize, test: impl Fn(Role) -> bool) -> Vec<usize> {
         let threads = self.threads.iter().enumerate();

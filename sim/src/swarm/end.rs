@@ -16,6 +16,9 @@ use crate::workload::SONGS;
 /// How long it may take until all are level once nothing goes wrong any more, in microseconds.
 const LEVEL_MICROS: u64 = 1_800_000_000;
 
+/// How long a call may take when nothing goes wrong, in microseconds.
+const CALL_MICROS: u64 = 60_000_000;
+
 /// How many steps that may take.
 const LEVEL_STEPS: u64 = 400_000;
 
@@ -172,12 +175,12 @@ impl Run {
             for at in members(self, number) {
                 let sight = self.ask(at, async move |peer| look(peer, at, number, id).await)?;
                 self.evidence.sights.extend(sight);
-                self.call(at, async move |call| call.read(number, false).await);
+                self.call(at, "read", async move |call| call.read(number, false).await);
             }
         }
-        self.wait(1_000_000)?;
-        let model = self.model.borrow();
-        self.evidence.calls_under_way = model.under_way.values().sum();
+        // As long as any call may take.
+        self.wait(CALL_MICROS)?;
+        self.evidence.calls_under_way = self.model.borrow().under_way.clone();
         Ok(())
     }
 

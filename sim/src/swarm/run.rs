@@ -18,7 +18,7 @@ use crate::workload::{Call, Kept, Model, store_of};
 use crate::world::{World, is_expected_of_a_disk};
 
 /// Most calls of a machine that are under way at once.
-const CALLS_MAX: u32 = 4;
+const CALLS_MAX: usize = 4;
 
 /// A run under way.
 pub(crate) struct Run {
@@ -54,10 +54,23 @@ pub(super) struct Seat {
     pub(super) is_starting: bool,
     /// The life in which its peer was first looked at.
     looked_at: u64,
-    /// What was durable when its disk was copied, and what it had governed.
-    pub(super) copied: Option<(Kept, u64)>,
+    /// How often its peer came up.
+    pub(super) starts: u64,
+    /// What its disk was copied with.
+    pub(super) copied: Option<Copied>,
     /// Its disk was put back to an older state at some time.
     pub(super) was_put_back: bool,
+}
+
+/// What is known of a copy of a disk.
+#[derive(Debug)]
+pub(super) struct Copied {
+    /// What was durable for sure.
+    pub(super) kept: Kept,
+    /// What the machine had governed.
+    pub(super) governed: u64,
+    /// How often its peer had come up.
+    pub(super) starts: u64,
 }
 
 impl Run {
@@ -198,6 +211,7 @@ impl Run {
             match machine.power() {
                 Power::On(_) if seat.looked_at != machine.life => {
                     seat.looked_at = machine.life;
+                    seat.starts += 1;
                     self.greet(at);
                 }
                 Power::Off(reason) if seat.is_here && !seat.is_gone && !seat.is_starting => {
@@ -221,7 +235,7 @@ impl Run {
     fn greet(&mut self, at: usize) {
         let readable = self.model.borrow().threads_of(at, Role::reads);
         for thread in readable {
-            self.call(at, async move |call| call.read(thread, true).await);
+            self.call(at, "read", async move |call| call.read(thread, true).await);
         }
         if self.work.below(3) == 0 {
             let allowed = Allowed {
@@ -254,12 +268,16 @@ impl Run {
     }
 
     /// Begins a call on a machine, if its peer runs.
-    pub(super) fn call<F>(&mut self, at: usize, call: impl FnOnce(Call) -> F + 'static)
-    where
+    pub(super) fn call<F>(
+        &mut self,
+        at: usize,
+        name: &'static str,
+        call: impl FnOnce(Call) -> F + 'static,
+    ) where
         F: Future<Output = ()> + 'static,
     {
         let model = self.model.clone();
-        let under_way = UnderWay::new(model, at);
+        let under_way = UnderWay::new(model, at, name);
         self.background(at, move |it| {
             let call = call(it);
             async move {
@@ -281,8 +299,7 @@ impl Run {
         let Some(at) = self.work.pick(&on).copied() else {
             return;
         };
-        let busy = self.model.borrow().under_way.get(&at).copied();
-        if busy.unwrap_or(0) >= CALLS_MAX {
+        if self.model.borrow().busy(at) >= CALLS_MAX {
             return;
         }
         self.actions += 1;
@@ -298,27 +315,31 @@ impl Run {
         let other = other.map(|it| it.id());
         match (self.work.below(100), read, write) {
             (0..35, _, Some(thread)) => {
-                self.call(at, async move |call| call.write(thread, dice).await);
+                self.call(at, "write", async move |call| {
+                    call.write(thread, dice).await
+                });
             }
             (35..40, _, Some(thread)) => {
-                self.call(at, async move |call| call.write_all(thread, dice).await);
+                self.call(at, "write_all", async move |call| {
+                    call.write_all(thread, dice).await
+                });
             }
             (40..70, _, Some(thread)) => {
-                self.call(at, async move |call| call.edit(thread, dice).await);
+                self.call(at, "edit", async move |call| call.edit(thread, dice).await);
             }
             (70..82, Some(thread), _) => {
-                self.call(at, async move |call| call.read(thread, false).await);
+                self.call(at, "read", async move |call| call.read(thread, false).await);
             }
             (82..86, Some(thread), _) => {
-                self.call(at, async move |call| call.look(thread).await);
+                self.call(at, "look", async move |call| call.look(thread).await);
             }
-            (86..89, ..) => self.call(at, async |call| call.sync().await),
-            (89..91, ..) => self.call(at, async |call| call.pause().await),
-            (91..95, ..) => self.call(at, async |call| call.resume().await),
-            (95..97, ..) => self.call(at, async |call| call.close().await),
+            (86..89, ..) => self.call(at, "sync", async |call| call.sync().await),
+            (89..91, ..) => self.call(at, "pause", async |call| call.pause().await),
+            (91..95, ..) => self.call(at, "resume", async |call| call.resume().await),
+            (95..97, ..) => self.call(at, "close", async |call| call.close().await),
             _ => {
                 if let Some(to) = other {
-                    self.call(at, async move |call| call.connect(to).await);
+                    self.call(at, "connect", async move |call| call.connect(to).await);
                 }
             }
         }
@@ -331,20 +352,20 @@ impl Run {
         if let Some(which) = offer.filter(|_| self.work.below(4) != 0) {
             let offer = model.offers.swap_remove(which);
             drop(model);
-            self.call(at, async move |call| call.join(offer).await);
+            self.call(at, "join", async move |call| call.join(offer).await);
             return true;
         }
         let few = model.threads.len();
         if few == 0 || (few < 3 && self.work.below(60) == 0) {
             drop(model);
-            self.call(at, async |call| call.create_thread().await);
+            self.call(at, "create_thread", async |call| call.create_thread().await);
             return true;
         }
         let is_outside = model.threads.iter().any(|it| !it.members.contains_key(&at));
         let has_card = model.cards.iter().any(|(of, _)| *of == at);
         if is_outside && !has_card && self.work.below(3) != 0 {
             drop(model);
-            self.call(at, async |call| call.card().await);
+            self.call(at, "card", async |call| call.card().await);
             return true;
         }
         let governed = model.threads_of(at, Role::governs);
@@ -357,7 +378,9 @@ impl Run {
             if waits {
                 drop(model);
                 let dice = dice.clone();
-                self.call(at, async move |call| call.grant(thread, dice).await);
+                self.call(at, "grant", async move |call| {
+                    call.grant(thread, dice).await
+                });
                 return true;
             }
         }
@@ -369,20 +392,23 @@ impl Run {
 struct UnderWay {
     model: Rc<RefCell<Model>>,
     machine: usize,
+    name: &'static str,
 }
 
 impl UnderWay {
-    fn new(model: Rc<RefCell<Model>>, machine: usize) -> Self {
-        *model.borrow_mut().under_way.entry(machine).or_default() += 1;
-        Self { model, machine }
+    fn new(model: Rc<RefCell<Model>>, machine: usize, name: &'static str) -> Self {
+        model.borrow_mut().begin(machine, name);
+        Self {
+            model,
+            machine,
+            name,
+        }
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let mut model = self.model.borrow_mut();
-        let under_way = model.under_way.entry(self.machine).or_default();
-        *under_way = under_way.saturating_sub(1);
+        self.model.borrow_mut().end(self.machine, self.name);
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use leno::PeerId;
 
-use super::run::Run;
+use super::run::{Copied, Run};
 use crate::dice::Dice;
 use crate::disk::DiskFaults;
 use crate::fault::Fault;
@@ -263,19 +263,26 @@ impl Run {
         if is_uncounted == is_counted || (is_uncounted && governed > 0) {
             return false;
         }
+        // A copy that was put back before the next start is noticed only by other peers.
+        let is_noticed = |copied: &Copied| is_uncounted || copied.starts < seat.starts;
         match seat.copied.take() {
-            Some((kept, then)) if then == governed => {
+            Some(copied) if copied.governed == governed && is_noticed(&copied) => {
                 seat.was_put_back = true;
                 self.crash(at);
                 if let Some(machine) = self.world.machine(at) {
                     machine.disk().restore();
                 }
                 self.evidence.heads.put_back(at);
-                self.model.borrow_mut().forget(at, &kept, is_uncounted);
+                let mut model = self.model.borrow_mut();
+                model.forget(at, &copied.kept, is_uncounted);
             }
             _ => {
                 let model = self.model.borrow();
-                seat.copied = Some((model.kept_by(at), governed));
+                seat.copied = Some(Copied {
+                    kept: model.kept_by(at),
+                    governed,
+                    starts: seat.starts,
+                });
                 drop(model);
                 if let Some(machine) = self.world.machine(at) {
                     machine.disk().back_up();
@@ -297,7 +304,7 @@ impl Run {
         }
         match dice.coin() {
             true => self.world.crash(at),
-            false => self.call(at, async |call| call.close().await),
+            false => self.call(at, "close", async |call| call.close().await),
         }
         true
     }
