@@ -16,11 +16,14 @@
 //! 9. Of the openings of one seat the first [`OPENINGS_PER_SEAT_MAX`] stand, of its epochs the first
 //!    [`EPOCHS_PER_SEAT_MAX`]: all of them are in its own control log. There is no limit for all seats
 //!    together, which few could use up for the others; who gets a seat is for admins to say.
+//! 10. A revocation stands if the grant that it names is a replicator's and in its past, and its author
+//!     may give that role, or holds the grant. It ends that grant for good, and no other: a replicator
+//!     neither writes nor governs, so nothing else depends on it, and a later grant is a new one.
 //!
 //! Each rule looks only at an op's own past, so the outcome is a function of the set of records,
 //! whatever the order in which they came. Nothing here reads data records. With these rules the
-//! answer only grows with the set; removals and fences, which take away, are evaluated over the same
-//! records and bytes.
+//! answer only grows with the set, but for replicators; removals and fences, which take away more, are
+//! evaluated over the same records and bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -113,6 +116,9 @@ pub enum VoidReason {
     /// The epoch began in the op's past already: its key is not new.
     #[error("the epoch began before")]
     EpochTaken,
+    /// It revokes a grant that is not in its past, or not a replicator's.
+    #[error("it revokes what is not a replicator's grant in its past")]
+    NotRevocable,
     /// The author's seat opened [`OPENINGS_PER_SEAT_MAX`] logs before, or began
     /// [`EPOCHS_PER_SEAT_MAX`] epochs.
     #[error("the author's seat did so too often")]
@@ -129,6 +135,8 @@ pub enum GovernanceChange {
     Opened(LogId),
     /// An epoch began.
     Began(EpochId),
+    /// A replicator's grant ended.
+    Revoked(OpRef),
     /// An op does not stand.
     Void(OpRef, VoidReason),
 }
@@ -174,6 +182,8 @@ pub struct Governance {
     thread: ThreadId,
     grants: BTreeMap<OpRef, Grant>,
     seats: BTreeMap<SeatId, BTreeSet<OpRef>>,
+    /// Grants that ended, by the first revocation of each in the order of their ids.
+    revoked: BTreeMap<OpRef, BTreeMap<OpRef, Frontier>>,
     /// Every opening of a log, sorted by the op that made it.
     openings: BTreeMap<LogId, BTreeMap<OpRef, Opening>>,
     /// The opening that a log's first record names.
@@ -227,6 +237,7 @@ impl Governance {
                 },
             )]),
             seats: BTreeMap::from([(genesis.owner, BTreeSet::from([name]))]),
+            revoked: BTreeMap::new(),
             openings: BTreeMap::new(),
             begun: BTreeMap::new(),
             epochs: BTreeMap::new(),
@@ -248,6 +259,7 @@ impl Governance {
                 FrameOp::Grant(op) => self.grant(name, seat, op, record),
                 FrameOp::Open(op) => self.open(name, seat, op, record),
                 FrameOp::Epoch(op) => self.begin(seat, op, record),
+                FrameOp::Revoke(grant) => self.revoke(name, seat, *grant, record),
             };
             changes.push(change.unwrap_or_else(|reason| {
                 self.void.insert(name, reason);
@@ -408,16 +420,38 @@ impl Governance {
         Ok(GovernanceChange::Began(op.epoch))
     }
 
+    fn revoke(
+        &mut self,
+        name: OpRef,
+        author: SeatId,
+        grant: OpRef,
+        record: &ControlRecord,
+    ) -> Result<GovernanceChange, VoidReason> {
+        let named = self.grants.get(&grant).filter(|it| {
+            let is_past = it.record.is_some_and(|at| is_past(at, record));
+            it.op.role == Role::Replicator && is_past
+        });
+        let named = named.ok_or(VoidReason::NotRevocable)?;
+        let may = named.op.seat == author
+            || self
+                .grants_in_past(author, record)
+                .any(|(_, it)| it.op.role.may_grant(named.op.role));
+        if !may {
+            return Err(VoidReason::NotPermitted);
+        }
+        let mut told = record.past.clone();
+        told.raise(record.place.log, record.place.seq);
+        self.revoked.entry(grant).or_default().insert(name, told);
+        Ok(GovernanceChange::Revoked(grant))
+    }
+
     fn grants_in_past<'a>(
         &'a self,
         seat: SeatId,
         record: &'a ControlRecord,
     ) -> impl Iterator<Item = (OpRef, &'a Grant)> {
         self.grants_of(seat).filter(|(_, grant)| {
-            let is_past = grant.record.is_none_or(|at| {
-                // Ops of one record see the ones before them.
-                at == record.place || record.past.seq(&at.log) >= at.seq
-            });
+            let is_past = grant.record.is_none_or(|at| is_past(at, record));
             is_past && grant.holds_at(record.stamp)
         })
     }
@@ -429,7 +463,7 @@ impl Governance {
             .min()
     }
 
-    /// The standing grants of a seat.
+    /// The grants of a seat, those that were revoked too.
     pub fn grants_of(&self, seat: SeatId) -> impl Iterator<Item = (OpRef, &Grant)> {
         let names = self.seats.get(&seat).into_iter().flatten();
         names.filter_map(|name| self.grants.get(name).map(|grant| (*name, grant)))
@@ -445,7 +479,28 @@ impl Governance {
     /// The most privileged role of a seat.
     #[must_use]
     pub fn role(&self, seat: SeatId) -> Option<Role> {
-        self.grants_of(seat).map(|(_, grant)| grant.op.role).min()
+        let standing = self
+            .grants_of(seat)
+            .filter(|(name, _)| !self.is_revoked(name));
+        standing.map(|(_, grant)| grant.op.role).min()
+    }
+
+    /// Tells whether a grant was revoked.
+    #[must_use]
+    pub fn is_revoked(&self, grant: &OpRef) -> bool {
+        self.revoked.contains_key(grant)
+    }
+
+    /// Up to where governance may still be told to a seat whose grants were all revoked: to the
+    /// revocation, so that it learns of it, and no further.
+    pub(crate) fn farewell(&self, seat: SeatId) -> Option<&Frontier> {
+        if self.role(seat).is_some() {
+            return None;
+        }
+        let ends = self
+            .grants_of(seat)
+            .filter_map(|(name, _)| self.revoked.get(&name));
+        ends.filter_map(|by| by.values().next()).last()
     }
 
     /// The grant under which a seat would write.
@@ -586,4 +641,9 @@ impl Governance {
     pub fn void(&self) -> impl Iterator<Item = (OpRef, VoidReason)> + '_ {
         self.void.iter().map(|(name, reason)| (*name, *reason))
     }
+}
+
+/// Tells whether what stands at a place is in a record's past; ops of one record see those before them.
+fn is_past(at: RecordRef, record: &ControlRecord) -> bool {
+    at == record.place || record.past.seq(&at.log) >= at.seq
 }

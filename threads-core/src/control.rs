@@ -221,6 +221,8 @@ pub enum FrameOp {
     Open(OpenOp),
     /// Begins an epoch.
     Epoch(EpochOp),
+    /// Ends a replicator's grant.
+    Revoke(OpRef),
 }
 
 /// An op in the roster part of a control record: what only members and invitees learn.
@@ -344,6 +346,10 @@ fn encode_frame_op(encoder: &mut Encoder, op: &FrameOp) {
             for parent in &op.parents {
                 encoder.bytes(&parent.0);
             }
+        }
+        FrameOp::Revoke(grant) => {
+            encoder.array(2).uint(3);
+            grant.encode(encoder);
         }
     }
 }
@@ -469,6 +475,10 @@ fn decode_frame_op(decoder: &mut Decoder<'_>) -> Result<FrameOp, ControlError> {
                 epoch,
                 parents,
             }))
+        }
+        3 => {
+            expect_length(count, 2, offset)?;
+            Ok(FrameOp::Revoke(OpRef::decode(decoder)?))
         }
         _ => Err(ControlError::Unknown),
     }

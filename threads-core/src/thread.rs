@@ -29,6 +29,7 @@ mod cut;
 mod load;
 mod log;
 mod pack;
+mod quota;
 mod read;
 mod receive;
 mod roster;
@@ -38,6 +39,7 @@ pub use append::{AppendError, Appended, BODY_ENCODING};
 pub use load::LoadError;
 pub use log::{LogStatus, Parked};
 pub use pack::{LOOSE_ROWS, PACKED_BYTES_MAX};
+pub use quota::Quota;
 pub use receive::{ReceiveError, Received};
 pub use roster::{Roster, SeatFact};
 pub use wraps::TakeWrapError;
@@ -135,6 +137,10 @@ pub struct Thread {
     newest: Stamp,
     /// Whether more is ready to be admitted than the last step took.
     is_releasing: bool,
+    /// Bytes of all logs.
+    stored_bytes: u64,
+    /// How much of others' records is kept.
+    quota: Option<Quota>,
     scratch: Zeroizing<Vec<u8>>,
     limits: Limits,
     /// Records that were derived again from the store.

@@ -43,11 +43,16 @@ pub type Tag = [u8; 16];
 pub struct HaveLog {
     /// The log.
     pub log: LogId,
-    /// Its newest record; the highest number if nothing of the log is wanted now.
+    /// Its newest record; the highest number if nothing of the log is wanted, the one below if there is
+    /// no room for more of it.
     pub seq: Seq,
     /// Short hash of that record's id.
     pub hash: [u8; SHORT_HASH_BYTES],
 }
+
+/// What stands for the newest record of a log that is not wanted, and of one that there is no room for.
+const UNWANTED: Seq = Seq::MAX;
+const NO_ROOM: Seq = Seq::MAX - 1;
 
 impl HaveLog {
     /// Says that nothing of a log is wanted, until the next vector.
@@ -55,9 +60,31 @@ impl HaveLog {
     pub fn unwanted(log: LogId) -> Self {
         Self {
             log,
-            seq: Seq::MAX,
+            seq: UNWANTED,
             hash: [0; SHORT_HASH_BYTES],
         }
+    }
+
+    /// Says that there is no room for more of a log, until the next vector.
+    #[must_use]
+    pub fn no_room(log: LogId) -> Self {
+        Self {
+            log,
+            seq: NO_ROOM,
+            hash: [0; SHORT_HASH_BYTES],
+        }
+    }
+
+    /// Tells whether nothing more of the log is to be sent.
+    #[must_use]
+    pub fn is_declined(&self) -> bool {
+        self.seq >= NO_ROOM
+    }
+
+    /// Tells whether that is for want of room.
+    #[must_use]
+    pub fn lacks_room(&self) -> bool {
+        self.seq == NO_ROOM
     }
 }
 
@@ -194,6 +221,8 @@ pub enum Message<'a> {
         thread: u32,
         /// The log.
         log: LogId,
+        /// Whether that is for want of room.
+        is_full: bool,
     },
     /// 12: nothing more is to come in answer to the vectors that came until now.
     UpToDate {
@@ -326,9 +355,13 @@ impl<'a> Message<'a> {
                 begin(3, 10);
                 encoder.uint((*thread).into()).bytes(genesis);
             }
-            Self::Refused { thread, log } => {
-                begin(3, 11);
-                encoder.uint((*thread).into()).bytes(&log.0);
+            Self::Refused {
+                thread,
+                log,
+                is_full,
+            } => {
+                begin(4, 11);
+                encoder.uint((*thread).into()).bytes(&log.0).bool(*is_full);
             }
             Self::UpToDate { thread, vectors } => {
                 begin(3, 12);
@@ -360,8 +393,8 @@ impl<'a> Message<'a> {
         let kind = decoder.uint()?;
         let length = match kind {
             1 => 2,
-            0 | 4 | 6 | 7 | 10..=13 => 3,
-            2 | 9 => 4,
+            0 | 4 | 6 | 7 | 10 | 12 | 13 => 3,
+            2 | 9 | 11 => 4,
             3 | 5 | 8 => 5,
             _ => return Err(out_of_bounds("the kind of a message").into()),
         };
@@ -483,6 +516,7 @@ fn decode_body<'a>(decoder: &mut Decoder<'a>, kind: u64) -> Result<Message<'a>, 
         11 => Message::Refused {
             thread,
             log: LogId(*decoder.fixed()?),
+            is_full: decoder.bool()?,
         },
         13 => {
             let mut epochs: Vec<EpochId> = Vec::new();

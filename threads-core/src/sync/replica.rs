@@ -257,9 +257,18 @@ impl Replica {
             .and_then(|session| session.matched.get(thread));
         match matched {
             None => Level::NotShared,
+            Some(matched) if self.is_over(thread, matched) => Level::NotShared,
             Some(matched) if matched.is_level() && self.is_settled(thread, matched) => Level::Level,
             Some(_) => Level::Behind,
         }
+    }
+
+    /// Tells whether the seat of either side was revoked, so that there is nothing to share any more.
+    fn is_over(&self, thread: &ThreadId, matched: &Matched) -> bool {
+        self.thread(thread).is_some_and(|thread| {
+            let own = thread.governance().farewell(thread.seat().id());
+            own.is_some() || matched.is_revoked(thread)
+        })
     }
 
     /// Tells whether nothing of a thread is to be sent or let in.
@@ -280,6 +289,9 @@ impl Replica {
     #[must_use]
     pub fn progress(&self, peer: &PeerKey, thread: &ThreadId) -> Option<Progress> {
         let matched = self.sessions.get(peer)?.matched.get(thread)?;
+        if self.is_over(thread, matched) {
+            return None;
+        }
         let to_send = self
             .thread(thread)
             .map_or(0, |thread| owed(thread, matched));
@@ -287,6 +299,29 @@ impl Replica {
             to_receive: matched.expected,
             to_send,
         })
+    }
+
+    /// Tells whether a peer said that it has no room for more of a thread.
+    #[must_use]
+    pub fn lacks_room(&self, peer: &PeerKey, thread: &ThreadId) -> bool {
+        let session = self.sessions.get(peer);
+        let matched = session.and_then(|session| session.matched.get(thread));
+        matched.is_some_and(|matched| !matched.full_there.is_empty())
+    }
+
+    /// Asks peers again for what the quota of a thread had no room for: call when it was raised.
+    pub fn room_made(&mut self, id: ThreadId) {
+        for session in self.sessions.values_mut() {
+            let Some(matched) = session.matched.get_mut(&id) else {
+                continue;
+            };
+            let before = matched.full.len();
+            matched.full.retain(|_, until| *until != Seq::MAX);
+            if matched.full.len() < before {
+                matched.have_sent = false;
+                session.wake(id);
+            }
+        }
     }
 
     /// The seat that a peer proved to hold in a thread.

@@ -11,8 +11,8 @@ use super::message::{
 use super::session::{Matched, Session};
 use crate::run::decode_row;
 use crate::store::{StoreError, View};
-use crate::thread::{Thread, tag_of};
-use crate::{Run, ThreadId, VerifyError};
+use crate::thread::{LogStatus, Thread, tag_of};
+use crate::{Frontier, Run, ThreadId, VerifyError};
 
 /// Records that are here and that the other side lacks.
 pub(super) fn owed(thread: &Thread, matched: &Matched) -> u64 {
@@ -66,6 +66,9 @@ fn next_in(
     let number = matched.number;
     let may_follow = matched.may_follow(thread);
     if !may_follow {
+        if let Some(farewell) = next_farewell(matched, thread, view)? {
+            return Ok(Some(farewell));
+        }
         return Ok(next_to_stranger(matched, thread));
     }
     if !matched.is_open {
@@ -107,6 +110,9 @@ fn next_in(
             // Beyond the limit a peer sends again what is here already, which changes nothing.
             .take(LOGS_MAX)
             .map(|log| {
+                if matched.full.contains_key(&log.id) {
+                    return HaveLog::no_room(log.id);
+                }
                 if matched.is_unwanted(&log.id) {
                     return HaveLog::unwanted(log.id);
                 }
@@ -137,7 +143,7 @@ fn next_in(
     }
     if !matched.subscribed {
         // It does not know this seat yet: governance tells it, and then it says what it lacks.
-        return next_range(matched, thread, view, true);
+        return next_range(matched, thread, view, Part::Governance);
     }
     // Answers are made one at a time, when there is room for them.
     while let Some((log, from)) = matched.questions.pop_first() {
@@ -179,7 +185,7 @@ fn next_in(
             ));
         }
     }
-    if let Some(range) = next_range(matched, thread, view, true)? {
+    if let Some(range) = next_range(matched, thread, view, Part::Governance)? {
         return Ok(Some(range));
     }
     if matched.wraps_level != Some(thread.wraps_kept()) {
@@ -209,7 +215,7 @@ fn next_in(
         }
         matched.wraps_level = Some(thread.wraps_kept());
     }
-    if let Some(range) = next_range(matched, thread, view, false)? {
+    if let Some(range) = next_range(matched, thread, view, Part::Data)? {
         return Ok(Some(range));
     }
     if !matched.up_to_date_sent {
@@ -263,25 +269,63 @@ fn next_to_stranger(matched: &mut Matched, thread: &Thread) -> Option<Vec<u8>> {
     )
 }
 
+/// What a seat that was revoked is still told: governance up to its revocation, so that it learns of it.
+fn next_farewell(
+    matched: &mut Matched,
+    thread: &Thread,
+    view: &dyn View,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let told = matched
+        .seat
+        .and_then(|seat| thread.governance().farewell(seat));
+    match told.filter(|_| matched.haves_in > 0) {
+        Some(told) => next_range(matched, thread, view, Part::Until(told)),
+        None => Ok(None),
+    }
+}
+
+/// Which logs a range is of.
+#[derive(Clone, Copy)]
+enum Part<'a> {
+    /// Control logs.
+    Governance,
+    /// Control logs, up to a frontier.
+    Until(&'a Frontier),
+    /// Data logs.
+    Data,
+}
+
+impl Part<'_> {
+    /// Tells whether a record of a log belongs to it.
+    fn has(self, log: &LogStatus, seq: Seq) -> bool {
+        match self {
+            Self::Governance => log.is_control,
+            Self::Until(frontier) => log.is_control && seq <= frontier.seq(&log.id),
+            Self::Data => !log.is_control,
+        }
+    }
+}
+
 /// The next range of control logs, or of data logs: oldest first, up to [`RANGE_BYTES`].
 fn next_range(
     matched: &mut Matched,
     thread: &Thread,
     view: &dyn View,
-    is_control: bool,
+    part: Part<'_>,
 ) -> Result<Option<Vec<u8>>, StoreError> {
     let theirs = |log: &LogId| matched.theirs.get(log).copied().unwrap_or_default();
     // In the order of opening: a log never comes before the record that opens it.
     let next = thread.logs_as_opened().find(|log| {
-        log.is_control == is_control
-            && log.tip.seq > theirs(&log.id)
+        log.tip.seq > theirs(&log.id)
+            && part.has(log, theirs(&log.id) + 1)
             && !matched.unwanted.contains(&log.id)
     });
     let Some(log) = next else { return Ok(None) };
     let mut rows: Vec<(Seq, Vec<u8>)> = Vec::new();
     let mut bytes = 0;
     thread.scan_rows(view, &log.id, theirs(&log.id) + 1, &mut |first, row| {
-        if !rows.is_empty() && bytes + row.len() > RANGE_BYTES {
+        let is_enough = bytes + row.len() > RANGE_BYTES || !part.has(&log, first);
+        if !rows.is_empty() && is_enough {
             return ControlFlow::Break(());
         }
         bytes += row.len();

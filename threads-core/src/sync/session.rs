@@ -95,11 +95,13 @@ pub(super) struct Matched {
     pub(super) refused: BTreeSet<LogId>,
     /// Those that this session refused because earlier ones had to.
     pub(super) shunned: BTreeSet<LogId>,
-    /// Logs of which so much waits here that no more is taken in, and the admitted record at which
-    /// they are asked for again.
+    /// Logs of which no more is taken in because so much of them waits here, and the admitted record at
+    /// which they are asked for again; the highest number if it is for the thread's quota.
     pub(super) full: BTreeMap<LogId, Seq>,
-    /// Logs whose ranges this peer refused.
+    /// Logs whose ranges this peer refused, or has no room for.
     pub(super) unwanted: BTreeSet<LogId>,
+    /// Those that it has no room for.
+    pub(super) full_there: BTreeSet<LogId>,
     /// Logs whose ranges from this peer came before the record that opens them.
     pub(super) unknown: BTreeSet<LogId>,
     /// Logs about which the other side is to be asked, and from where on.
@@ -217,6 +219,12 @@ impl Matched {
         seat.is_some_and(|seat| thread.governance().role(seat).is_some())
     }
 
+    /// Tells whether the other side's seat was revoked.
+    pub(super) fn is_revoked(&self, thread: &Thread) -> bool {
+        let seat = self.seat;
+        seat.is_some_and(|seat| thread.governance().farewell(seat).is_some())
+    }
+
     /// Begins anew: vectors are exchanged again.
     pub(super) fn refresh(&mut self) {
         self.have_sent = false;
@@ -241,7 +249,8 @@ impl Matched {
     /// what it was sent: that it was sent all does not mean that anything arrived.
     pub(super) fn is_level(&self) -> bool {
         let is_done = self.up_to_date_sent && self.is_answered();
-        is_done && self.expected == 0 && self.full.is_empty() && self.is_kept()
+        let has_room = self.full.is_empty() && self.full_there.is_empty();
+        is_done && self.expected == 0 && has_room && self.is_kept()
     }
 
     /// Tells whether the other side keeps all records that it was sent and did not decline.

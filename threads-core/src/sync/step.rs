@@ -120,12 +120,20 @@ impl Step<'_, '_> {
             } => self.branch(thread, log, signature, headers),
             Message::Question { thread, log, from } => self.question(thread, log, from),
             Message::Genesis { thread, genesis } => self.genesis(thread, genesis),
-            Message::Refused { thread, log } => {
+            Message::Refused {
+                thread,
+                log,
+                is_full,
+            } => {
                 let id = self.thread_id(thread)?;
                 // Others cannot have been sent, and would only take room.
                 let is_known = self.replica.thread(&id).and_then(|it| it.log(&log));
                 if is_known.is_some() {
-                    self.matched(id)?.unwanted.insert(log);
+                    let matched = self.matched(id)?;
+                    matched.unwanted.insert(log);
+                    if is_full {
+                        matched.full_there.insert(log);
+                    }
                     self.wake(id);
                 }
                 Ok(())
@@ -249,8 +257,10 @@ impl Step<'_, '_> {
         matched.haves_in = matched.haves_in.saturating_add(1);
         matched.subscribed = subscribe;
         matched.theirs = logs.iter().map(|it| (it.log, it.seq)).collect();
-        let is_declined = |it: &&HaveLog| it.seq == Seq::MAX;
-        matched.unwanted = logs.iter().filter(is_declined).map(|it| it.log).collect();
+        let declined = logs.iter().filter(|it| it.is_declined());
+        matched.unwanted = declined.map(|it| it.log).collect();
+        let full = logs.iter().filter(|it| it.lacks_room());
+        matched.full_there = full.map(|it| it.log).collect();
         // What is under way was not there yet when the other side wrote its vector.
         for (log, last) in matched.under_way().collect::<Vec<_>>() {
             let theirs = matched.theirs.entry(log).or_default();
@@ -396,6 +406,14 @@ impl Step<'_, '_> {
         let status = self.replica.thread(&id).and_then(|thread| thread.log(&log));
         let matched = self.matched(id)?;
         let thread = matched.number;
+        let declined = |is_full| {
+            let refused = Message::Refused {
+                thread,
+                log,
+                is_full,
+            };
+            refused.encode()
+        };
         let answer = match &source {
             ReceiveError::Store(error) => return Err(SyncError::Store(error.clone())),
             // Governance that opens the log may come yet: vectors are exchanged again then.
@@ -409,9 +427,13 @@ impl Step<'_, '_> {
             ReceiveError::TooManyParked { .. } => {
                 let admitted = status.map_or(0, |log| log.admitted);
                 let waiting = tip.saturating_sub(admitted);
-                let refused = Message::Refused { thread, log }.encode();
                 matched.full.insert(log, admitted + waiting.div_ceil(2));
-                return self.answer(id, "a range", refused);
+                return self.answer(id, "a range", declined(true));
+            }
+            // Until the quota is raised, or another session tries again.
+            ReceiveError::OverQuota { .. } => {
+                matched.full.insert(log, Seq::MAX);
+                Some(declined(true))
             }
             ReceiveError::NotPublished { .. } => None,
             ReceiveError::Gap { .. } => {
@@ -430,18 +452,17 @@ impl Step<'_, '_> {
                     .refusals
                     .refused(peer, id, log, self.now.millis());
                 let matched = self.matched(id)?;
-                let refused = Message::Refused { thread, log }.encode();
                 if tip > 0 && !matched.asked.contains_key(&log) {
                     matched.to_ask.insert(log, tip);
                 }
-                Some(refused)
+                Some(declined(false))
             }
             ReceiveError::Refused { .. } | ReceiveError::Forked { .. } => {
                 matched.refused.insert(log);
                 self.replica
                     .refusals
                     .refused(peer, id, log, self.now.millis());
-                Some(Message::Refused { thread, log }.encode())
+                Some(declined(false))
             }
         };
         if matches!(source, ReceiveError::Forked { .. }) {

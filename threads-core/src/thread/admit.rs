@@ -626,7 +626,7 @@ impl Thread {
                     };
                     self.add_log(id, origin);
                 }
-                GovernanceChange::Began(_) => changed = true,
+                GovernanceChange::Began(_) | GovernanceChange::Revoked(_) => changed = true,
                 GovernanceChange::Void(..) => {}
             }
         }
@@ -642,7 +642,7 @@ impl Thread {
         let ids = control.ops.iter().filter_map(|op| match op {
             FrameOp::Grant(op) => Some(op.seat.control_log()),
             FrameOp::Open(op) => Some(op.log),
-            FrameOp::Epoch(_) => None,
+            FrameOp::Epoch(_) | FrameOp::Revoke(_) => None,
         });
         ids.filter(|id| self.logs.contains_key(id)).collect()
     }

@@ -289,7 +289,8 @@ impl Thread {
         changes
             .batch
             .put(crate::store::Table::Runs, key, encoder.into_vec());
-        entry.advance(head, tip);
+        entry.advance(head, tip, items.len());
+        self.stored_bytes += items.len() as u64;
         entry.admitted = tip.seq;
         entry.admitted_stamp = tip.stamp;
         self.save_log(log, changes);
@@ -459,7 +460,8 @@ impl Thread {
             left: u64::MAX,
         };
         if let Some(mut entry) = self.logs.remove(&log) {
-            entry.advance(head, tip);
+            entry.advance(head, tip, items.len());
+            self.stored_bytes += items.len() as u64;
             let result = self.admit_run(&mut admission, log, &mut entry, run.derived());
             self.logs.insert(log, entry);
             result?;

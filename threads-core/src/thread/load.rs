@@ -181,6 +181,8 @@ impl Thread {
             admissions: 0,
             newest: Stamp::ZERO,
             is_releasing: false,
+            stored_bytes: 0,
+            quota: None,
             scratch: Zeroizing::new(Vec::new()),
             limits: super::Limits::default(),
             #[cfg(feature = "test-util")]
@@ -275,6 +277,7 @@ impl Thread {
             if !log.is_control {
                 thread.governance.settle(id, &log.origin);
             }
+            thread.stored_bytes = thread.stored_bytes.saturating_add(log.bytes);
             thread.logs.insert(id, log);
         }
         Ok(thread)

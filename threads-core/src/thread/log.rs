@@ -54,6 +54,8 @@ pub struct LogStatus {
     pub parked: Option<Parked>,
     /// The signed head that covers `tip`; nothing for an empty log.
     pub head: Option<SignedHead>,
+    /// Bytes of its records as they travel.
+    pub bytes: u64,
 }
 
 /// A control record that a log may begin at: an opening, or a grant to the seat of a control log.
@@ -80,6 +82,8 @@ pub(super) struct Log {
     pub(super) is_control: bool,
     pub(super) tip: Tip,
     pub(super) head: Option<SignedHead>,
+    /// Bytes of its stored records as they travel.
+    pub(super) bytes: u64,
     pub(super) admitted: Seq,
     pub(super) admitted_stamp: Stamp,
     pub(super) parked: Option<Parked>,
@@ -118,6 +122,7 @@ impl Log {
             is_control: origin.is_control,
             tip: origin.tip,
             head: None,
+            bytes: 0,
             admitted: 0,
             admitted_stamp: origin.tip.stamp,
             parked: None,
@@ -181,10 +186,12 @@ impl Log {
             admitted: self.admitted,
             parked: self.parked,
             head: self.head,
+            bytes: self.bytes,
         }
     }
 
-    pub(super) fn advance(&mut self, head: SignedHead, tip: Tip) {
+    pub(super) fn advance(&mut self, head: SignedHead, tip: Tip, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes as u64);
         self.tip = tip;
         self.head = Some(head);
         self.loose = self.loose.saturating_add(1);
@@ -238,7 +245,7 @@ impl Log {
     }
 
     /// The row of a log: `[id, is control, tip, signature or null, admitted, its stamp, frontier,
-    /// seen, gap or null, origin]`, where a frontier is a list of log number and seq in turn.
+    /// seen, gap or null, origin, bytes]`, where a frontier is a list of log number and seq in turn.
     pub(super) fn encode(&self, id: LogId, numbers: &BTreeMap<LogId, u32>) -> Vec<u8> {
         let mut encoder = Encoder::new();
         encoder.array(ROW_FIELDS).bytes(&id.0).bool(self.is_control);
@@ -254,7 +261,7 @@ impl Log {
             Some(seq) => encoder.uint(seq),
             None => encoder.null(),
         };
-        encoder.bytes(&self.origin.0);
+        encoder.bytes(&self.origin.0).uint(self.bytes);
         encoder.into_vec()
     }
 
@@ -284,6 +291,7 @@ impl Log {
             Some(decoder.uint()?)
         };
         let origin = RecordId(*decoder.fixed()?);
+        let bytes = decoder.uint()?;
         decoder.finish()?;
         let head = signature.map(|signature| SignedHead {
             thread,
@@ -299,6 +307,7 @@ impl Log {
             is_control,
             tip,
             head,
+            bytes,
             admitted,
             admitted_stamp,
             parked: None,
@@ -322,7 +331,7 @@ impl Log {
     }
 }
 
-const ROW_FIELDS: usize = 10;
+const ROW_FIELDS: usize = 11;
 
 /// The log id that begins a row, which tells numbers apart before the rest is read.
 pub(super) fn id_of_row(row: &[u8]) -> Result<LogId, DecodeError> {

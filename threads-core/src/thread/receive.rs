@@ -70,6 +70,15 @@ pub enum ReceiveError {
         /// The log.
         log: LogId,
     },
+    /// The quota of the thread is used up, see [`Quota`](super::Quota). Nobody's fault: it comes again
+    /// once there is more room.
+    #[error("the thread's quota has no room for {bytes} more bytes of log {log}")]
+    OverQuota {
+        /// The log.
+        log: LogId,
+        /// What the run would have taken.
+        bytes: u64,
+    },
     /// Records of this peer's own log are written and not signed yet: publish them first.
     #[error("log {log} has records that are not published yet")]
     NotPublished {
@@ -189,6 +198,10 @@ impl Thread {
             return Err(ReceiveError::TooManyParked { log });
         }
         let is_own = self.own_log() == Some(log);
+        let bytes = run.items().len() as u64;
+        if !is_own && !self.has_room(entry, bytes) {
+            return Err(ReceiveError::OverQuota { log, bytes });
+        }
         if is_own && self.has_draft() {
             return Err(ReceiveError::NotPublished { log });
         }
@@ -222,7 +235,8 @@ impl Thread {
         let mut admitted = 0;
         if let Some(mut entry) = self.logs.remove(&log) {
             entry.waiting = Some((entry.admitted, waiting + items.len() as u64));
-            entry.advance(*run.head(), *run.tip());
+            entry.advance(*run.head(), *run.tip(), items.len());
+            self.stored_bytes += items.len() as u64;
             entry.key = key;
             let result = self.admit_run(&mut admission, log, &mut entry, run.derived());
             self.logs.insert(log, entry);

@@ -182,6 +182,7 @@ impl Lie {
             Self::Refused(at) => Message::Refused {
                 thread,
                 log: log(*at),
+                is_full: *at % 2 == 1,
             },
             Self::UpToDate(vectors) => Message::UpToDate {
                 thread,

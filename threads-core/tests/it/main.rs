@@ -21,6 +21,8 @@ mod pack;
 mod parked;
 mod poison;
 mod quarantine;
+mod quota;
+mod revocation;
 mod session;
 mod size;
 mod sync;

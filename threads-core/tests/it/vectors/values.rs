@@ -175,6 +175,13 @@ pub(super) fn frames() -> Vec<(&'static str, Vec<FrameOp>)> {
             ))],
         ),
         (
+            "revocation of a replicator's grant",
+            vec![FrameOp::Revoke(OpRef {
+                record: RecordId([3; 32]),
+                op: 2,
+            })],
+        ),
+        (
             "all ops in one frame",
             vec![
                 grant(Role::Writer, true),
@@ -353,6 +360,13 @@ pub(super) fn messages() -> Vec<(&'static str, Vec<u8>)> {
         ("3 have", have(vec![entry])),
         ("3 have: nothing", have(vec![])),
         (
+            "3 have: one log is not wanted, for another there is no room",
+            have(vec![
+                HaveLog::unwanted(log),
+                HaveLog::no_room(LogId([5; 32])),
+            ]),
+        ),
+        (
             "4 totals",
             Message::Totals {
                 thread: 0,
@@ -410,7 +424,22 @@ pub(super) fn messages() -> Vec<(&'static str, Vec<u8>)> {
                 genesis: &[1, 2, 3],
             },
         ),
-        ("11 refused", Message::Refused { thread: 0, log }),
+        (
+            "11 refused",
+            Message::Refused {
+                thread: 0,
+                log,
+                is_full: false,
+            },
+        ),
+        (
+            "11 refused: no room",
+            Message::Refused {
+                thread: 0,
+                log,
+                is_full: true,
+            },
+        ),
         (
             "12 up to date",
             Message::UpToDate {

@@ -1,0 +1,218 @@
+//! Ending a replicator's grant: rule 10 of the module `acl`, and what sync makes of it.
+
+use leno_threads_core::acl::VoidReason;
+use leno_threads_core::sync::Level;
+use leno_threads_core::{FrameOp, OpRef, Role, SeatId, ThreadId};
+
+use crate::util::{Peer, level, sync};
+
+/// Alice owns, Ann administers, Bob writes, Rex and Roy replicate.
+struct World {
+    alice: Peer,
+    ann: Peer,
+    bob: Peer,
+    rex: Peer,
+    roy: Peer,
+    rex_seat: SeatId,
+    id: ThreadId,
+}
+
+fn world() -> World {
+    let mut peers = (1..=5).map(Peer::new);
+    let [alice, ann, bob, rex, roy] = std::array::from_fn(|_| peers.next().unwrap());
+    let (mut alice, mut ann, mut bob, mut rex, mut roy) = (alice, ann, bob, rex, roy);
+    let id = alice.create();
+    alice.seat(&mut ann, id, Role::Admin);
+    alice.seat(&mut bob, id, Role::Writer);
+    let rex_seat = alice.seat(&mut rex, id, Role::Replicator);
+    alice.seat(&mut roy, id, Role::Replicator);
+    alice.write(id, "before");
+    for peer in [&mut ann, &mut bob, &mut rex, &mut roy] {
+        sync(&mut alice, peer);
+    }
+    World {
+        alice,
+        ann,
+        bob,
+        rex,
+        roy,
+        rex_seat,
+        id,
+    }
+}
+
+fn grant_of(peer: &Peer, id: ThreadId, seat: SeatId) -> OpRef {
+    peer.thread(id)
+        .governance()
+        .grants_of(seat)
+        .next()
+        .unwrap()
+        .0
+}
+
+fn revoke(peer: &mut Peer, id: ThreadId, grant: OpRef) {
+    peer.govern(id, &[FrameOp::Revoke(grant)]);
+}
+
+fn role(peer: &Peer, id: ThreadId, seat: SeatId) -> Option<Role> {
+    peer.thread(id).governance().role(seat)
+}
+
+fn records(peer: &Peer, id: ThreadId) -> u64 {
+    peer.thread(id).logs().map(|log| log.tip.seq).sum()
+}
+
+#[test]
+fn owners_admins_and_the_replicator_itself_may_revoke() {
+    type Who = fn(&mut World) -> &mut Peer;
+    let table: [(Who, Option<Role>); 5] = [
+        (|world| &mut world.alice, None),
+        (|world| &mut world.ann, None),
+        (|world| &mut world.rex, None),
+        (|world| &mut world.bob, Some(Role::Replicator)),
+        (|world| &mut world.roy, Some(Role::Replicator)),
+    ];
+    for (who, expected) in table {
+        let mut world = world();
+        let (id, seat) = (world.id, world.rex_seat);
+        let grant = grant_of(&world.alice, id, seat);
+        revoke(who(&mut world), id, grant);
+        assert_eq!(role(who(&mut world), id, seat), expected);
+        let World {
+            alice,
+            ann,
+            bob,
+            rex,
+            roy,
+            ..
+        } = &mut world;
+        for peer in [ann, bob, rex, roy] {
+            sync(alice, peer);
+        }
+        assert_eq!(role(alice, id, seat), expected);
+        let reasons: Vec<_> = alice.thread(id).governance().void().collect();
+        let reasons: Vec<_> = reasons.into_iter().map(|(_, reason)| reason).collect();
+        let void = expected.map(|_| VoidReason::NotPermitted);
+        assert_eq!(reasons, Vec::from_iter(void));
+        assert!(alice.errors.is_empty(), "{:?}", alice.errors);
+    }
+}
+
+#[test]
+fn only_replicators_grants_in_the_past_are_revocable() {
+    let mut world = world();
+    let id = world.id;
+    let bobs = world.bob.thread(id).seat().id();
+    let writer = grant_of(&world.alice, id, bobs);
+    let owner = world.alice.thread(id).genesis().owner_grant();
+    let nothing = OpRef { op: 7, ..writer };
+    for grant in [writer, owner, nothing] {
+        revoke(&mut world.alice, id, grant);
+    }
+    // Ann has not seen this one.
+    let mut rob = Peer::new(6);
+    let robs = world.alice.seat(&mut rob, id, Role::Replicator);
+    let unseen = grant_of(&world.alice, id, robs);
+    revoke(&mut world.ann, id, unseen);
+    sync(&mut world.alice, &mut world.ann);
+    let governance = world.alice.thread(id).governance();
+    let void: Vec<_> = governance.void().map(|(_, reason)| reason).collect();
+    assert_eq!(void, [VoidReason::NotRevocable; 4]);
+    assert_eq!(governance.role(bobs), Some(Role::Writer));
+    assert_eq!(governance.role(robs), Some(Role::Replicator));
+}
+
+#[test]
+fn revoked_replicator_learns_of_it_and_of_nothing_after() {
+    for is_connected in [true, false] {
+        let mut world = world();
+        let (id, seat) = (world.id, world.rex_seat);
+        let before = records(&world.rex, id);
+        if !is_connected {
+            world.alice.replica.disconnected(&world.rex.key);
+            world.rex.replica.disconnected(&world.alice.key);
+        }
+        let grant = grant_of(&world.alice, id, seat);
+        revoke(&mut world.alice, id, grant);
+        world.alice.write(id, "after");
+        let mut late = Peer::new(7);
+        world.alice.seat(&mut late, id, Role::Reader);
+        match is_connected {
+            true => crate::util::talk(&mut world.alice, &mut world.rex),
+            false => sync(&mut world.alice, &mut world.rex),
+        };
+        assert_eq!(role(&world.rex, id, seat), None);
+        assert_eq!(records(&world.rex, id), before + 1, "the revocation alone");
+        for (a, b) in [(&world.alice, &world.rex), (&world.rex, &world.alice)] {
+            assert_eq!(a.replica.level(&b.key, &id), Level::NotShared);
+        }
+        // Nor from others who know of it.
+        sync(&mut world.alice, &mut world.bob);
+        sync(&mut world.bob, &mut world.rex);
+        assert_eq!(records(&world.rex, id), before + 1);
+        // The others go on.
+        sync(&mut world.alice, &mut world.roy);
+        assert!(level(&world.alice, &world.roy, id));
+        assert_eq!(records(&world.roy, id), records(&world.alice, id));
+        // After a restart it knows it still.
+        world.rex.restart();
+        assert_eq!(role(&world.rex, id, seat), None);
+    }
+}
+
+#[test]
+fn revoked_replicator_may_be_granted_anew() {
+    let mut world = world();
+    let (id, seat) = (world.id, world.rex_seat);
+    let (name, kem) = {
+        let mut grants = world.alice.thread(id).governance().grants_of(seat);
+        let (name, grant) = grants.next().unwrap();
+        (name, grant.op.kem)
+    };
+    revoke(&mut world.alice, id, name);
+    sync(&mut world.alice, &mut world.rex);
+    world.alice.grant(id, seat, kem, Role::Replicator);
+    world.alice.write(id, "again");
+    sync(&mut world.alice, &mut world.rex);
+    assert_eq!(role(&world.rex, id, seat), Some(Role::Replicator));
+    assert!(level(&world.alice, &world.rex, id));
+    assert_eq!(records(&world.rex, id), records(&world.alice, id));
+}
+
+/// Ann revokes while Alice grants anew: all three orders of meeting agree.
+#[test]
+fn concurrent_revocation_and_grant_agree_in_any_order() {
+    let mut outcomes = Vec::new();
+    for order in 0..3 {
+        let mut world = world();
+        let (id, seat) = (world.id, world.rex_seat);
+        let (name, kem) = {
+            let mut grants = world.alice.thread(id).governance().grants_of(seat);
+            let (name, grant) = grants.next().unwrap();
+            (name, grant.op.kem)
+        };
+        revoke(&mut world.ann, id, name);
+        world.alice.grant(id, seat, kem, Role::Replicator);
+        let World {
+            alice, ann, bob, ..
+        } = &mut world;
+        match order {
+            0 => {
+                sync(alice, bob);
+                sync(ann, bob);
+            }
+            1 => {
+                sync(ann, bob);
+                sync(alice, bob);
+            }
+            _ => {
+                sync(alice, ann);
+                sync(ann, bob);
+            }
+        }
+        assert!(bob.thread(id).governance().is_revoked(&name));
+        outcomes.push(role(bob, id, seat));
+    }
+    // The new grant is another one, which the revocation did not name.
+    assert_eq!(outcomes, [Some(Role::Replicator); 3]);
+}
