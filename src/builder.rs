@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::event::Subscribers;
 use crate::generation::Generation;
 use crate::peer::Peer;
+use crate::replicate::load_quotas;
 use crate::work::{Core, meta, put_meta};
 
 /// Commands that wait for the driver before callers wait.
@@ -219,7 +220,10 @@ impl Builder {
         let (mut replica, addresses, mut restored, awaited) = {
             let view = self.store.view()?;
             let secret = Core::nonce_secret(&device);
-            let replica = Replica::load(&*view, PeerKey(local.0), secret)?;
+            let mut replica = Replica::load(&*view, PeerKey(local.0), secret)?;
+            for (id, quota) in load_quotas(&*view)? {
+                replica.set_quota(id, Some(quota));
+            }
             let (restored, awaited) = (load_restored(&*view)?, load_awaited(&*view)?);
             (replica, load_addresses(&*view)?, restored, awaited)
         };

@@ -1,9 +1,9 @@
 //! What the facade says when something does not go as asked.
 
 use leno_identity::{ClaimError, IssueError, KeyError};
-use leno_threads_core::ThreadId;
 use leno_threads_core::store::StoreError;
 use leno_threads_core::thread::AppendError;
+use leno_threads_core::{SeatId, ThreadId};
 use leno_threads_db::DbError;
 use leno_transport_trait::TransportError;
 
@@ -81,6 +81,15 @@ pub enum Error {
     /// This role may not grant that one.
     #[error("this seat may not grant the role")]
     MayNotGrant,
+    /// The seat has no role but that of replicator to be removed from, or not even that.
+    #[error("seat {0} is no replicator of this thread")]
+    NotAReplicator(SeatId),
+    /// Records of this peer are kept by no other one: sync first, or discard them.
+    #[error("{records} records of this peer are kept by nobody else")]
+    Unsent {
+        /// How many.
+        records: u64,
+    },
     /// No key could be made: the source of randomness is broken.
     #[error("no key could be made")]
     Key(#[from] KeyError),

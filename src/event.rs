@@ -117,6 +117,15 @@ pub enum Event {
         /// Who keeps it.
         peer: PeerId,
     },
+    /// A peer has no room for more of a thread: its quota there is used up, or too much waits.
+    ///
+    /// Told once until there is room again.
+    NoRoom {
+        /// The thread.
+        thread: ThreadId,
+        /// Who has no room.
+        peer: PeerId,
+    },
     /// So many events were dropped here because this subscriber was slow.
     Lagged {
         /// How many.

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use leno_identity::Did;
 use leno_threads_core::store::Overlay;
-use leno_threads_core::thread::{AppendError, LogStatus, Quarantine};
+use leno_threads_core::thread::{AppendError, LogStatus, Quarantine, Quota};
 use leno_threads_core::{
     FrameOp, GrantOp, RecordRef, Role, RosterOp, Scope, SeatId, THREAD_DOMAIN, ThreadId,
 };
@@ -104,6 +104,8 @@ pub struct ThreadStatus {
     pub name: Option<String>,
     /// What this peer may do, as far as the thread has come.
     pub role: Option<Role>,
+    /// Whether this peer had a role and was removed.
+    pub removed: bool,
     /// Records that are here, of all logs.
     pub stored: u64,
     /// Records that are admitted.
@@ -114,6 +116,10 @@ pub struct ThreadStatus {
     pub quarantined: u64,
     /// Logs whose next record waits for a fact.
     pub waiting: Vec<LogStatus>,
+    /// Bytes of the records that are here, as they travel.
+    pub bytes: u64,
+    /// How much of the thread this peer keeps, if that is bounded: see [`Thread::set_quota`].
+    pub quota: Option<Quota>,
     /// Whether this peer's clock knows the time of day. If not, nothing is held for its stamp, and
     /// what was just written may seem older than it is.
     pub clock_is_set: bool,
@@ -355,6 +361,8 @@ impl Thread {
                 let clock_is_set = work.core.clock.is_set();
                 let thread = thread_mut(&mut work.core.replica, id)?;
                 let logs: Vec<_> = thread.logs().collect();
+                let removed = thread.governance().was_removed(thread.seat().id());
+                let (thread_bytes, quota) = (thread.stored_bytes(), thread.quota());
                 let name = thread.roster().name().map(str::to_owned);
                 let role = thread.governance().role(thread.seat().id());
                 // What peers keep may be noted and not committed yet.
@@ -363,10 +371,13 @@ impl Thread {
                 Ok(ThreadStatus {
                     name,
                     role,
+                    removed,
                     stored: logs.iter().map(|log| log.tip.seq).sum(),
                     admitted: logs.iter().map(|log| log.admitted).sum(),
                     outbox: work.core.replica.outbox(&view, &id)?,
                     quarantined,
+                    bytes: thread_bytes,
+                    quota,
                     waiting: logs
                         .into_iter()
                         .filter(|log| log.parked.is_some())

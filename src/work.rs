@@ -54,6 +54,7 @@ pub(crate) struct Told {
     to_send: u64,
     /// The newest record of the own log that the peer keeps, if it is the newest at all.
     replicated: Option<(LogId, Seq)>,
+    lacks_room: bool,
 }
 
 /// A step: the core, a picture of the store, and what is to be committed at its end.
@@ -191,6 +192,11 @@ impl Work<'_> {
                 to_send,
             });
         }
+        let lacks_room = replica.lacks_room(&key, &thread);
+        if lacks_room && !told.lacks_room {
+            self.events.push(Event::NoRoom { thread, peer });
+        }
+        told.lacks_room = lacks_room;
         let newest = replica.thread(&thread).and_then(|thread| {
             let log = thread.own_log()?;
             Some((log, thread.log(&log)?.tip.seq))
@@ -473,6 +479,7 @@ pub(crate) mod meta {
     pub(crate) const SEAT_PREFIX: &[u8] = b"seat/";
     pub(crate) const RESTORED_PREFIX: &[u8] = b"restored/";
     pub(crate) const AWAITED_PREFIX: &[u8] = b"awaited/";
+    pub(crate) const QUOTA_PREFIX: &[u8] = b"quota/";
 
     pub(crate) fn key(prefix: &[u8], name: &[u8]) -> Vec<u8> {
         [prefix, name].concat()

@@ -19,6 +19,7 @@ mod facade;
 mod failing;
 mod kill;
 mod readme;
+mod replicate;
 mod restored;
 mod support;
 mod ticket;

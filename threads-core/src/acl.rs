@@ -491,16 +491,26 @@ impl Governance {
         self.revoked.contains_key(grant)
     }
 
+    /// Tells whether a seat had grants and all of them were revoked.
+    #[must_use]
+    pub fn was_removed(&self, seat: SeatId) -> bool {
+        self.farewell(seat).is_some()
+    }
+
     /// Up to where governance may still be told to a seat whose grants were all revoked: to the
-    /// revocation, so that it learns of it, and no further.
-    pub(crate) fn farewell(&self, seat: SeatId) -> Option<&Frontier> {
+    /// revocations, so that it learns of them, and no further.
+    pub(crate) fn farewell(&self, seat: SeatId) -> Option<Frontier> {
         if self.role(seat).is_some() {
             return None;
         }
-        let ends = self
-            .grants_of(seat)
-            .filter_map(|(name, _)| self.revoked.get(&name));
-        ends.filter_map(|by| by.values().next()).last()
+        let ends = self.grants_of(seat);
+        let ends = ends.filter_map(|(name, _)| self.revoked.get(&name)?.values().next());
+        ends.cloned().reduce(|mut told, end| {
+            for (log, seq) in end.iter() {
+                told.raise(log, seq);
+            }
+            told
+        })
     }
 
     /// The grant under which a seat would write.

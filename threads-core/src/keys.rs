@@ -29,6 +29,13 @@ pub(crate) fn step(thread: u32, log: u32, seq: Seq) -> Vec<u8> {
     key
 }
 
+/// The beginning of the keys made by [`step`] for a thread.
+pub(crate) fn steps(thread: u32) -> Vec<u8> {
+    let mut key = u32::MAX.to_be_bytes().to_vec();
+    key.extend_from_slice(&self::thread(thread));
+    key
+}
+
 /// A thread, then anything.
 pub(crate) fn suffixed(thread: u32, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = self::thread(thread);

@@ -101,6 +101,7 @@
 //! [`Changes`]: crate::thread::Changes
 
 mod error;
+mod forget;
 mod message;
 mod offer;
 mod refusal;

@@ -239,6 +239,11 @@ pub enum Message<'a> {
         /// The epochs, in ascending order.
         epochs: Vec<EpochId>,
     },
+    /// 20: the sender does not follow the thread any more.
+    Left {
+        /// The thread.
+        thread: u32,
+    },
 }
 
 impl<'a> Message<'a> {
@@ -367,6 +372,10 @@ impl<'a> Message<'a> {
                 begin(3, 12);
                 encoder.uint((*thread).into()).uint(*vectors);
             }
+            Self::Left { thread } => {
+                begin(2, 20);
+                encoder.uint((*thread).into());
+            }
             Self::NeedKeys { thread, epochs } => {
                 begin(3, 13);
                 encoder.uint((*thread).into()).array(epochs.len());
@@ -376,6 +385,27 @@ impl<'a> Message<'a> {
             }
         }
         encoder.into_vec()
+    }
+
+    /// The thread that the message is about, by the sender's number.
+    #[must_use]
+    pub fn thread(&self) -> Option<u32> {
+        match self {
+            Self::Hello { .. } | Self::Threads { .. } => None,
+            Self::Prove { thread, .. }
+            | Self::Have { thread, .. }
+            | Self::Totals { thread, .. }
+            | Self::Range { thread, .. }
+            | Self::Wraps { thread, .. }
+            | Self::Ack { thread, .. }
+            | Self::Branch { thread, .. }
+            | Self::Question { thread, .. }
+            | Self::Genesis { thread, .. }
+            | Self::Refused { thread, .. }
+            | Self::UpToDate { thread, .. }
+            | Self::NeedKeys { thread, .. }
+            | Self::Left { thread } => Some(*thread),
+        }
     }
 
     /// Decodes a message. The items of runs are checked when the runs are verified.
@@ -392,7 +422,7 @@ impl<'a> Message<'a> {
         let count = decoder.array()?;
         let kind = decoder.uint()?;
         let length = match kind {
-            1 => 2,
+            1 | 20 => 2,
             0 | 4 | 6 | 7 | 10 | 12 | 13 => 3,
             2 | 9 | 11 => 4,
             3 | 5 | 8 => 5,
@@ -531,6 +561,7 @@ fn decode_body<'a>(decoder: &mut Decoder<'a>, kind: u64) -> Result<Message<'a>, 
             }
             Message::NeedKeys { thread, epochs }
         }
+        20 => Message::Left { thread },
         _ => Message::UpToDate {
             thread,
             vectors: decoder.uint()?,

@@ -62,7 +62,7 @@ fn share(session: &mut Session, slots: &BTreeMap<ThreadId, Slot>, number: u32, i
     let Some(own) = session.offered.get(&id).copied() else {
         return;
     };
-    if session.matched.contains_key(&id) {
+    if session.matched.contains_key(&id) || session.left.contains(&id) {
         return;
     }
     session.thread_of_number.insert(number, id);

@@ -23,7 +23,7 @@ use super::slot::{Joining, Slot, decode_joining, encode_joining};
 use super::step::Step;
 use crate::seal::NonceSecret;
 use crate::store::{StoreError, Table, View, scan_prefix};
-use crate::thread::{Changes, LoadError, Opened, Seat, Thread, ThreadEvent};
+use crate::thread::{Changes, LoadError, Opened, Quota, Seat, Thread, ThreadEvent};
 use crate::{Now, SeatId, ServiceKey, ThreadId, keys};
 
 /// Where opened records of any thread go.
@@ -57,6 +57,8 @@ pub struct Replica {
     pub(super) slots: BTreeMap<ThreadId, Slot>,
     pub(super) sessions: BTreeMap<PeerKey, Session>,
     pub(super) refusals: Refusals,
+    /// How much of a thread is kept, where that is bounded.
+    pub(super) quotas: BTreeMap<ThreadId, Quota>,
     next_number: u32,
 }
 
@@ -93,6 +95,7 @@ impl Replica {
             slots: BTreeMap::new(),
             sessions: BTreeMap::new(),
             refusals: Refusals::default(),
+            quotas: BTreeMap::new(),
             next_number: 0,
         };
         for (number, row) in rows {
@@ -266,8 +269,8 @@ impl Replica {
     /// Tells whether the seat of either side was revoked, so that there is nothing to share any more.
     fn is_over(&self, thread: &ThreadId, matched: &Matched) -> bool {
         self.thread(thread).is_some_and(|thread| {
-            let own = thread.governance().farewell(thread.seat().id());
-            own.is_some() || matched.is_revoked(thread)
+            let own = thread.seat().id();
+            thread.governance().was_removed(own) || matched.is_revoked(thread)
         })
     }
 
@@ -299,29 +302,6 @@ impl Replica {
             to_receive: matched.expected,
             to_send,
         })
-    }
-
-    /// Tells whether a peer said that it has no room for more of a thread.
-    #[must_use]
-    pub fn lacks_room(&self, peer: &PeerKey, thread: &ThreadId) -> bool {
-        let session = self.sessions.get(peer);
-        let matched = session.and_then(|session| session.matched.get(thread));
-        matched.is_some_and(|matched| !matched.full_there.is_empty())
-    }
-
-    /// Asks peers again for what the quota of a thread had no room for: call when it was raised.
-    pub fn room_made(&mut self, id: ThreadId) {
-        for session in self.sessions.values_mut() {
-            let Some(matched) = session.matched.get_mut(&id) else {
-                continue;
-            };
-            let before = matched.full.len();
-            matched.full.retain(|_, until| *until != Seq::MAX);
-            if matched.full.len() < before {
-                matched.have_sent = false;
-                session.wake(id);
-            }
-        }
     }
 
     /// The seat that a peer proved to hold in a thread.

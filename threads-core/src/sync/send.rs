@@ -279,7 +279,7 @@ fn next_farewell(
         .seat
         .and_then(|seat| thread.governance().farewell(seat));
     match told.filter(|_| matched.haves_in > 0) {
-        Some(told) => next_range(matched, thread, view, Part::Until(told)),
+        Some(told) => next_range(matched, thread, view, Part::Until(&told)),
         None => Ok(None),
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Session {
     pub(super) tags_sent: bool,
     pub(super) matched: BTreeMap<ThreadId, Matched>,
     pub(super) thread_of_number: BTreeMap<u32, ThreadId>,
+    /// Threads that this side followed when the session began, and no longer.
+    pub(super) left: BTreeSet<ThreadId>,
     /// Encoded messages that wait to be sent before anything else.
     pub(super) urgent: VecDeque<Vec<u8>>,
     /// Threads that may have something to send, in turn.
@@ -131,6 +133,7 @@ impl Session {
             tags_sent: false,
             matched: BTreeMap::new(),
             thread_of_number: BTreeMap::new(),
+            left: BTreeSet::new(),
             urgent: VecDeque::new(),
             ready: VecDeque::new(),
         }
@@ -222,7 +225,7 @@ impl Matched {
     /// Tells whether the other side's seat was revoked.
     pub(super) fn is_revoked(&self, thread: &Thread) -> bool {
         let seat = self.seat;
-        seat.is_some_and(|seat| thread.governance().farewell(seat).is_some())
+        seat.is_some_and(|seat| thread.governance().was_removed(seat))
     }
 
     /// Begins anew: vectors are exchanged again.

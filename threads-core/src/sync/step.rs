@@ -41,6 +41,9 @@ pub(super) struct Step<'a, 'b> {
 impl Step<'_, '_> {
     pub(super) fn handle(&mut self, message: Message<'_>) -> Result<(), SyncError> {
         let peer = self.peer;
+        if message.thread().is_some_and(|number| self.has_left(number)) {
+            return Ok(());
+        }
         match message {
             Message::Hello { nonce } => {
                 let session = self.session("a message")?;
@@ -138,6 +141,11 @@ impl Step<'_, '_> {
                 }
                 Ok(())
             }
+            Message::Left { thread } => {
+                let id = self.thread_id(thread)?;
+                self.session("a farewell")?.matched.remove(&id);
+                Ok(())
+            }
             Message::UpToDate { thread, vectors } => {
                 let id = self.thread_id(thread)?;
                 let matched = self.matched(id)?;
@@ -153,6 +161,16 @@ impl Step<'_, '_> {
             }
             Message::NeedKeys { thread, epochs } => self.need_keys(thread, &epochs),
         }
+    }
+
+    /// Tells whether a message is about a thread that this side does not follow any more: it was under
+    /// way when the other side was told.
+    fn has_left(&self, number: u32) -> bool {
+        let session = self.replica.sessions.get(&self.peer);
+        session.is_some_and(|session| {
+            let id = session.thread_of_number.get(&number);
+            id.is_some_and(|id| session.left.contains(id))
+        })
     }
 
     /// Leaves alone what this peer sent in earlier sessions and had to be refused.
@@ -737,8 +755,9 @@ impl Step<'_, '_> {
         };
         let (number, service) = (joining.number, joining.service.clone());
         let secret = self.replica.nonce_secret.clone();
-        let thread = Thread::join(number, id, genesis, service, seat, secret, self.changes)
+        let mut thread = Thread::join(number, id, genesis, service, seat, secret, self.changes)
             .map_err(|_| SyncError::WrongGenesis { peer })?;
+        thread.set_quota(self.replica.quotas.get(&id).copied());
         self.replica.slots.insert(id, Slot::Open(Box::new(thread)));
         for session in self.replica.sessions.values_mut() {
             if let Some(matched) = session.matched.get_mut(&id) {

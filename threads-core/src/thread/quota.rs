@@ -57,8 +57,8 @@ impl Thread {
         self.quota
     }
 
-    /// Sets how much of others' records is kept, until the thread is loaded again. After raising it,
-    /// [`Replica::room_made`](crate::sync::Replica::room_made) asks peers again.
+    /// Sets how much of others' records is kept, until the thread is loaded again. In a replica, use
+    /// [`Replica::set_quota`](crate::sync::Replica::set_quota), which asks peers again.
     pub fn set_quota(&mut self, quota: Option<Quota>) {
         self.quota = quota;
     }

@@ -11,6 +11,7 @@ mod clock;
 mod convergence;
 mod cut;
 mod forgery;
+mod forget;
 mod forks;
 mod governance;
 mod hostile;

@@ -15,8 +15,7 @@ fn pair() -> (Peer, Peer, ThreadId) {
 }
 
 fn set(peer: &mut Peer, id: ThreadId, quota: Quota) {
-    peer.replica.thread_mut(&id).unwrap().set_quota(Some(quota));
-    peer.replica.room_made(id);
+    peer.replica.set_quota(id, Some(quota));
 }
 
 fn bytes(peer: &Peer, id: ThreadId) -> u64 {
@@ -32,11 +31,10 @@ fn write(alice: &mut Peer, id: ThreadId, many: usize) {
 
 fn over_quota(peer: &Peer) -> usize {
     let is_it = |error: &&SyncError| {
-        let source = match error {
-            SyncError::Range { source, .. } => Some(source),
-            _ => None,
+        let SyncError::Range { source, .. } = error else {
+            return false;
         };
-        matches!(source, Some(ReceiveError::OverQuota { .. }))
+        matches!(source, ReceiveError::OverQuota { .. })
     };
     assert!(peer.errors.iter().all(|error| is_it(&error)));
     peer.errors.iter().filter(is_it).count()

@@ -432,6 +432,7 @@ pub(super) fn messages() -> Vec<(&'static str, Vec<u8>)> {
                 is_full: false,
             },
         ),
+        ("20 left", Message::Left { thread: 3 }),
         (
             "11 refused: no room",
             Message::Refused {
