@@ -71,8 +71,12 @@ registry! {
     BODY_SUBKEY = "body-subkey";
     /// The key that seals frames of control records, derived from the service key.
     FRAME_SUBKEY = "frame-subkey";
-    /// Reserved: the key of a sealing that is made once: snapshots, segments, backups.
+    /// The MAC that yields the salt of what is sealed once.
+    ONE_TIME_SALT = "one-time-salt";
+    /// The key of what is sealed once: segments and the heads that name them.
     ONE_TIME_SEALING = "one-time-sealing";
+    /// The hash of service key and thread that names a thread's place on a shared store.
+    SHARED_PLACE = "shared-place";
     /// The hash that commits an epoch id to its key.
     EPOCH_COMMITMENT = "epoch-commitment";
     /// The HPKE info of an epoch key wrapped to a device.

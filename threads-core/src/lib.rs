@@ -57,7 +57,8 @@
 //! | [`acl`] | who may do what |
 //! | [`cut`] | prefixes of the total order |
 //! | [`fork`] | proofs that a log has two branches |
-//! | [`store`] | the port to where rows rest, and a store in memory |
+//! | [`segment`] | records on a store that several nodes share |
+//! | [`store`] | the ports to where rows, blocks and segments rest, and each in memory |
 //! | [`sync`] | sessions with peers |
 //! | [`thread`] | one thread as a peer holds it |
 
@@ -75,6 +76,7 @@ mod keys;
 mod now;
 mod run;
 mod seal;
+pub mod segment;
 pub mod store;
 pub mod sync;
 pub mod thread;
@@ -92,6 +94,7 @@ pub use run::{
     RUN_BYTES_MAX, RUN_RECORDS_MAX, Record, Run, Tip, VerifiedRun, VerifyError, decode_row,
 };
 pub use seal::{
-    EpochKey, NonceSecret, OpenError, PLAINTEXT_BYTES_MAX, Padding, RECORDS_PER_EPOCH_MAX,
-    SEAL_BYTES, SEALED_BYTES_MAX, Sealer, ServiceKey, Suite, padding_is_good,
+    EpochKey, NonceSecret, OnceKind, OpenError, PLAINTEXT_BYTES_MAX, Padding,
+    RECORDS_PER_EPOCH_MAX, SEAL_BYTES, SEALED_BYTES_MAX, SEALED_ONCE_BYTES, Sealer, ServiceKey,
+    Suite, open_once, padding_is_good, seal_once,
 };

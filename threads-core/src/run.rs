@@ -59,7 +59,12 @@ impl Tip {
     }
 
     pub(crate) fn decode(decoder: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let offset = decoder.offset();
         let count = decoder.array_up_to(4)?;
+        if count < 3 {
+            let what = "the length of a tip";
+            return Err(DecodeError::OutOfBounds { offset, what });
+        }
         Ok(Self {
             seq: decoder.uint()?,
             id: RecordId(*decoder.fixed()?),
@@ -584,6 +589,12 @@ impl<'a> VerifiedRun<'a> {
     #[must_use]
     pub fn tip(&self) -> &Tip {
         &self.tip
+    }
+
+    /// Where the log stands after one of the records.
+    pub(crate) fn tip_at(&self, seq: Seq) -> Option<Tip> {
+        let record = self.records().iter().find(|record| record.seq == seq);
+        record.map(Record::tip)
     }
 
     /// The signed head at the end of the run.

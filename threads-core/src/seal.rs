@@ -4,6 +4,10 @@
 //! A sealed body is `nonce: 12 bytes | ciphertext | tag: 16 bytes`. The nonce is hedged: a MAC under
 //! a secret of the device over the seal context, the padded plaintext and fresh randomness, so that
 //! a generator that is stuck or cloned never pairs one nonce with two messages.
+//!
+//! What many writers seal under one key, such as segments, has a one-time key each: [`seal_once`].
+
+mod once;
 
 use std::fmt;
 
@@ -20,6 +24,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::{EpochId, ThreadId};
+pub use once::{OnceKind, SEALED_ONCE_BYTES, open_once, seal_once};
 
 /// Bytes that sealing adds.
 pub const SEAL_BYTES: usize = NONCE_BYTES + TAG_BYTES;
@@ -202,7 +207,7 @@ impl fmt::Debug for ServiceKey {
     }
 }
 
-/// A secret of a device that hedges nonces, and does nothing else.
+/// A secret of a device that hedges nonces and the salts of one-time sealings, and does nothing else.
 #[derive(Clone)]
 pub struct NonceSecret {
     // Keyed once: the two inner hash states are copied per record instead of rebuilt.

@@ -2,6 +2,9 @@
 //!
 //! Pure logic reads through a [`View`] that it borrows and returns one [`Batch`]; only the driver
 //! commits it. A store keeps bytes and never learns what they mean. Keys are ordered by their bytes.
+//!
+//! Two more ports keep objects, which may lie far away and with strangers: [`BlockStore`] bytes under
+//! their hash, [`SharedStore`] what several nodes keep of a thread together.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,13 +13,24 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+mod blocks;
 mod memory;
+mod object;
+mod shared;
 #[cfg(feature = "test-util")]
 pub mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use blocks::{
+    BLOCK_BYTES_MAX, BLOCKS_PER_PAGE_MAX, BlockStore, MemoryBlocks, check_block, check_block_name,
+};
 pub use memory::MemoryStore;
+pub use object::ObjectError;
+pub use shared::{
+    HEADS_BYTES_MAX, HeadsVersion, ListedSegment, MemoryShared, SEGMENT_BYTES_MAX,
+    SEGMENTS_PER_PAGE_MAX, SegmentId, SharedStore, ThreadPlace, check_heads, check_segment,
+};
 
 /// Longest key of a row, in bytes.
 pub const KEY_BYTES_MAX: usize = 512;

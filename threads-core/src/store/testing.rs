@@ -1,13 +1,16 @@
-//! The contract of [`Store`] as checks that every implementer runs.
+//! The contracts of [`Store`], [`BlockStore`](super::BlockStore) and
+//! [`SharedStore`](super::SharedStore) as checks that every implementer runs.
 //!
 //! Each check panics with the clause that is broken. None needs a runtime, a clock or a second
 //! thread, so they run under any executor.
 
+mod blocks;
 mod calls;
 mod dice;
 mod places;
 mod random;
 mod reads;
+mod shared;
 mod writes;
 
 use async_trait::async_trait;
@@ -15,11 +18,20 @@ use async_trait::async_trait;
 use super::{Store, StoreError};
 use calls::fresh;
 
+pub use blocks::{
+    block_conformance, blocks_are_listed_in_pages, blocks_are_put_read_and_deleted,
+    bytes_that_are_not_as_named_are_refused, names_of_other_kinds_are_refused,
+};
 pub use places::{closing_twice_is_no_error, rows_outlive_their_handle, second_open_is_refused};
 pub use random::random_batches_match_a_map;
 pub use reads::{
     keys_are_ordered_by_their_bytes, scan_stops_when_told, scans_keep_to_their_bounds,
     views_do_not_move,
+};
+pub use shared::{
+    heads_are_created_once, heads_are_replaced_only_by_who_knows_them,
+    segments_are_listed_in_pages, segments_are_put_read_and_deleted,
+    segments_that_are_not_as_named_are_refused, shared_conformance, threads_are_apart,
 };
 pub use writes::{
     abandoned_commit_is_whole, batch_is_whole, commits_keep_their_order,

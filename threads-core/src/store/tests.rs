@@ -399,3 +399,34 @@ proptest! {
         prop_assert_eq!(found, expected);
     }
 }
+
+#[test]
+fn memory_blocks_keep_the_contract() {
+    block_on(super::testing::block_conformance(&MemoryBlocks::new()));
+}
+
+#[test]
+fn memory_shared_keeps_the_contract() {
+    let shared = MemoryShared::new();
+    block_on(super::testing::shared_conformance(&shared, &shared.clone()));
+}
+
+#[test]
+fn names_of_segments_have_one_spelling() {
+    let id = SegmentId::of(b"segment");
+    let text = id.to_string();
+    assert_eq!(text.len(), 64);
+    assert_eq!(SegmentId::from_text(&text), Some(id));
+    let wrong = [
+        text.to_uppercase(),
+        format!("{text}0"),
+        text[1..].to_owned(),
+        format!("+{}", &text[1..]),
+        format!("{}g", &text[1..]),
+        "ä".repeat(32),
+        String::new(),
+    ];
+    for wrong in wrong {
+        assert_eq!(SegmentId::from_text(&wrong), None, "{wrong}");
+    }
+}

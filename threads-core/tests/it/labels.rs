@@ -7,11 +7,7 @@ use std::path::Path;
 use leno_identity::Label;
 
 /// Labels for what is not made yet.
-const RESERVED: [Label; 3] = [
-    Label::CONTROL_OPENING,
-    Label::ONE_TIME_SEALING,
-    Label::RECOVERY_COMMITMENT,
-];
+const RESERVED: [Label; 2] = [Label::CONTROL_OPENING, Label::RECOVERY_COMMITMENT];
 
 /// How a label is used at a place.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]

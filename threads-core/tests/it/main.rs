@@ -24,6 +24,7 @@ mod poison;
 mod quarantine;
 mod quota;
 mod revocation;
+mod segment;
 mod session;
 mod size;
 mod sync;
