@@ -244,7 +244,7 @@ impl Step<'_, '_> {
             .filter(|thread| thread.wraps_digest() == wraps)
             .map(Thread::wraps_kept);
         let knows_peer = self.knows_peer(id);
-        let mut differing = Vec::new();
+        let (mut differing, mut level_logs) = (Vec::new(), Vec::new());
         let session = self.replica.sessions.get(&self.peer);
         if let (Some(session), Some(thread)) = (session, self.replica.thread(&id))
             && knows_peer
@@ -257,10 +257,15 @@ impl Step<'_, '_> {
                 here.is_some_and(|log| session.short_hash(&log.tip.id) == it.hash)
             };
             let same = logs.iter().filter(is_same).map(|it| (it.log, it.seq));
-            let same: Vec<_> = same.collect();
-            note_kept(self.view, self.changes, thread, &same)?;
+            level_logs = same.collect();
+            note_kept(self.view, self.changes, thread, &level_logs)?;
         }
         let matched = self.matched(id)?;
+        // What it did not keep when it was sent here may have come to it from others since.
+        for (log, seq) in level_logs {
+            let acked = matched.acked.entry(log).or_default();
+            *acked = seq.max(*acked);
+        }
         matched.unjudged = if knows_peer {
             Vec::new()
         } else {
@@ -394,6 +399,9 @@ impl Step<'_, '_> {
         if at > first {
             let theirs = matched.theirs.entry(log).or_default();
             *theirs = (at - 1).max(*theirs);
+            // It keeps what it sends, also what it did not keep when it was sent here.
+            let acked = matched.acked.entry(log).or_default();
+            *acked = (at - 1).max(*acked);
         }
         matched.acks.insert(log_number, tip);
         if stored > 0 && outcome.is_ok() {

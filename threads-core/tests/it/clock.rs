@@ -3,7 +3,7 @@
 use leno_threads_core::thread::{Parked, SKEW_MILLIS_MAX};
 use leno_threads_core::{Role, Stamp};
 
-use crate::util::{NOW, Peer, secrets, sync, talk};
+use crate::util::{NOW, Peer, level, secrets, sync, talk};
 
 fn pair() -> (Peer, Peer, leno_threads_core::ThreadId) {
     let (mut alice, mut bob) = (Peer::new(1), Peer::new(2));
@@ -57,6 +57,36 @@ fn log_of_a_held_opening_is_asked_for_again() {
     alice.tick();
     talk(&mut alice, &mut bob);
     assert_eq!(alice.reads(id), bob.reads(id));
+}
+
+/// What a peer did not keep when it was sent, and has from another since, it keeps all the same.
+///
+/// ```text
+/// Bob (ahead) ── soon ──► Alice: held            Bob ── level? ── Alice
+///      └────── soon ──► Carol ── soon ──► Alice ──────────┘
+/// ```
+#[test]
+fn peer_that_got_a_refused_log_from_another_is_level() {
+    let (mut alice, mut bob, id) = pair();
+    let mut carol = Peer::new(3);
+    alice.seat(&mut carol, id, Role::Writer);
+    sync(&mut alice, &mut carol);
+    bob.now += SKEW_MILLIS_MAX + 1;
+    carol.now = bob.now;
+    talk(&mut alice, &mut bob);
+    bob.write(id, "soon");
+    talk(&mut alice, &mut bob);
+    sync(&mut bob, &mut carol);
+    talk(&mut alice, &mut carol);
+    assert_eq!(alice.reads(id), []);
+
+    alice.now += 1;
+    alice.tick();
+    talk(&mut alice, &mut carol);
+    assert_eq!(alice.reads(id), carol.reads(id));
+    talk(&mut alice, &mut bob);
+    assert!(level(&bob, &alice, id) && level(&alice, &bob, id));
+    assert!(level(&carol, &alice, id) && level(&alice, &carol, id));
 }
 
 #[test]
