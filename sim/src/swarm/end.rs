@@ -32,8 +32,10 @@ impl Run {
         let mut pause = 1_000_000;
         loop {
             if self.world.micros() > until || self.world.steps() > steps {
+                let stand = self.describe()?;
                 let step = self.world.steps();
-                let what = format!("not level although nothing goes wrong any more: {behind}");
+                let what =
+                    format!("not level although nothing goes wrong any more: {behind}; {stand}");
                 let invariant = 6;
                 return Err(Failure {
                     invariant,
@@ -126,6 +128,23 @@ impl Run {
             }
         }
         Ok(self.unequal())
+    }
+
+    /// Where each member stands, for a person to read.
+    fn describe(&mut self) -> Result<String, Failure> {
+        let threads: Vec<_> = self.model.borrow().threads.iter().map(|it| it.id).collect();
+        let mut words = Vec::new();
+        for (number, id) in threads.into_iter().enumerate() {
+            for at in members(self, number) {
+                let status = async move |peer: Peer| peer.thread(id).await?.status().await;
+                let status = self.ask(at, status)?;
+                let name = self.world.machine(at).map(|it| it.id());
+                words.push(format!(
+                    "thread {number}, machine {at} {name:?}: {status:?}"
+                ));
+            }
+        }
+        Ok(words.join("; "))
     }
 
     /// Who of a thread's members holds other records than another.
