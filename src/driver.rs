@@ -109,6 +109,8 @@ pub struct Driver {
     tasks: FuturesUnordered<Boxed<Done>>,
     waiters: Vec<Waiter>,
     traffic: Traffic,
+    /// What the clock showed in the last step.
+    seen_millis: u64,
     /// Where callers read why there is no answer any more.
     ended: Arc<OnceLock<StoreError>>,
 }
@@ -166,6 +168,7 @@ impl Driver {
             tasks: FuturesUnordered::new(),
             waiters: Vec::new(),
             traffic: Traffic::default(),
+            seen_millis: 0,
             ended,
         }
     }
@@ -256,6 +259,7 @@ impl Driver {
 
     /// Runs inputs as one step and commits it. Tells whether the driver is to end.
     async fn step(&mut self, inputs: &mut Vec<Input>) -> Result<Option<Close>, Error> {
+        self.follow_clock();
         let mut changes = Changes::new();
         changes.batch = self.held.take();
         let mut after = After::default();
@@ -297,6 +301,19 @@ impl Driver {
             }
         }
         Ok(close)
+    }
+
+    /// Brings forward what is planned by as much as the clock was set back: nobody waits longer for it.
+    fn follow_clock(&mut self) {
+        let now = self.clock.now_millis();
+        let back = self.seen_millis.saturating_sub(now);
+        self.seen_millis = now;
+        if back > 0 {
+            self.dials.clock_went_back(back);
+            for waiter in &mut self.waiters {
+                waiter.until_millis = waiter.until_millis.saturating_sub(back);
+            }
+        }
     }
 
     /// Runs inputs on a picture of the store.

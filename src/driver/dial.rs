@@ -115,6 +115,16 @@ impl Dials {
         self.waiting().map(|(_, redial)| redial.at_millis).min()
     }
 
+    /// Brings everything forward by as much as the clock was set back.
+    pub(super) fn clock_went_back(&mut self, millis: u64) {
+        for redial in self.planned.values_mut() {
+            redial.at_millis = redial.at_millis.saturating_sub(millis);
+        }
+        for route in self.routes.values_mut() {
+            route.since_millis = route.since_millis.saturating_sub(millis);
+        }
+    }
+
     /// Tells whether somebody waits for the outcome of a dial.
     pub(super) fn is_awaited(&self) -> bool {
         self.under_way.values().any(|is_wanted| *is_wanted)
@@ -183,6 +193,19 @@ mod tests {
         }
         dials.lost(&peer, 0);
         assert_eq!(dials.due(REDIAL_MILLIS_MIN), [first, second]);
+    }
+
+    #[test]
+    fn clock_that_goes_back_delays_nothing() {
+        let (mut dials, address) = dials();
+        let refused = TransportError::Unreachable {
+            address: address.clone(),
+            detail: String::new(),
+        };
+        dials.begin(&address, false);
+        dials.end(&address, Err(&refused), 1_000_000);
+        dials.clock_went_back(900_000);
+        assert_eq!(dials.wake_millis(), Some(100_000 + REDIAL_MILLIS_MIN));
     }
 
     #[test]
