@@ -1,20 +1,20 @@
 //! The clock of a simulated machine: it may be wrong, run too fast, jump, or not be set at all.
 
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
 
 use async_trait::async_trait;
 use leno::Clock;
 
-use crate::time::{Sleep, Time};
+use crate::time::Time;
 
 /// What the clocks of the world show when it begins: a day in January 2027, in milliseconds since the
 /// Unix epoch.
 pub const START_MILLIS: u64 = 1_800_000_000_000;
 
 /// A clock of one machine. Clones are the same clock.
+///
+/// Who sleeps does so by steady time, as with the system's clock: if the clock is changed meanwhile, it
+/// wakes when it would have, whatever the clock shows by then.
 #[derive(Clone, Debug)]
 pub struct SimClock {
     time: Time,
@@ -30,11 +30,10 @@ struct State {
     /// By how many millionths it is too fast.
     drift: i64,
     is_set: bool,
-    /// Counts how often it was changed, so that who waits reckons anew.
+    /// Counts how often it was changed.
     changes: u64,
     /// The highest that it ever showed, up to its last change.
     highest: u64,
-    waiting: Vec<Waker>,
 }
 
 impl SimClock {
@@ -51,7 +50,6 @@ impl SimClock {
                 is_set: true,
                 changes: 0,
                 highest: shown,
-                waiting: Vec::new(),
             })),
         }
     }
@@ -105,9 +103,6 @@ impl SimClock {
         state.shown = now;
         change(&mut state, now);
         state.changes += 1;
-        let waiting = std::mem::take(&mut state.waiting);
-        drop(state);
-        waiting.into_iter().for_each(Waker::wake);
     }
 
     /// When the clock will show so many milliseconds, in true time, unless it does.
@@ -150,31 +145,14 @@ impl Clock for SimClock {
     }
 
     async fn sleep_until(&self, millis: u64) {
-        let mut sleep: Option<(u64, Sleep)> = None;
-        poll_fn(|context| {
-            loop {
-                let (changes, due) = self.due(millis);
-                let Some(due) = due else {
-                    return Poll::Ready(());
-                };
-                if sleep.as_ref().is_none_or(|(of, _)| *of != changes) {
-                    sleep = Some((changes, self.time.sleep_until(due)));
-                }
-                let waker = context.waker();
-                let mut state = self.lock();
-                if !state.waiting.iter().any(|known| known.will_wake(waker)) {
-                    state.waiting.push(waker.clone());
-                }
-                drop(state);
-                let polled = sleep.as_mut().map(|(_, it)| Pin::new(it).poll(context));
-                match polled {
-                    Some(Poll::Pending) => return Poll::Pending,
-                    // Rounding may bring it a little early; then it reckons anew.
-                    Some(Poll::Ready(())) | None => sleep = None,
-                }
-            }
-        })
-        .await;
+        let (began, _) = self.due(millis);
+        loop {
+            let (changes, due) = self.due(millis);
+            let Some(due) = due.filter(|_| changes == began) else {
+                return;
+            };
+            self.time.sleep_until(due).await;
+        }
     }
 }
 
@@ -205,18 +183,26 @@ mod tests {
     }
 
     #[test]
-    fn sleeper_wakes_when_its_own_clock_shows_the_time() {
+    fn sleeper_follows_drift_and_does_not_know_of_jumps() {
         let time = Time::default();
         let clock = SimClock::new(time.clone());
-        let mut sleep = Box::pin(clock.sleep_until(START_MILLIS + 1_000));
-        assert_eq!((&mut sleep).now_or_never(), None);
-        assert_eq!(time.next(), Some(1_000_000));
         // Half as fast: twice as long.
         clock.drift(-500_000);
+        let mut sleep = Box::pin(clock.sleep_until(START_MILLIS + 1_000));
         assert_eq!((&mut sleep).now_or_never(), None);
         assert_eq!(time.next(), Some(2_000_000));
-        clock.jump(1_000);
-        assert_eq!(sleep.now_or_never(), Some(()));
+        time.advance_to(2_000_000);
+        assert_eq!((&mut sleep).now_or_never(), Some(()));
+
+        let mut sleep = Box::pin(clock.sleep_until(START_MILLIS + 2_000));
+        assert_eq!((&mut sleep).now_or_never(), None);
+        clock.jump(-86_400_000);
+        time.advance_to(4_000_000);
+        assert_eq!(
+            sleep.now_or_never(),
+            Some(()),
+            "as the timer of a system does"
+        );
         assert_eq!(time.next(), None, "what is dropped waits for nothing");
     }
 }

@@ -16,10 +16,11 @@
 //!    from the seed. There are no threads, no clock of the computer, and no other randomness.
 //! 2. A machine has a [`SimClock`], a [`Disk`] and an endpoint of the [`SimNetwork`], each of which
 //!    fails as told, and keeps to the contract of its port while it does.
-//! 3. A [`run`] draws a [`Plan`] from its seed: how many machines, and which [`Fault`]s. Applications
+//! 3. A [`Scenario`] tells named peers what to do, and what to expect: for the tests of applications.
+//! 4. A [`run`] draws a [`Plan`] from its seed: how many machines, and which [`Fault`]s. Applications
 //!    write and read meanwhile; a ledger outside of the peers notes what each was told and shown.
-//! 4. The [`catalogue`] lists all invariants, and how each is checked.
-//! 5. The same [`RunOptions`] give the same run to the last byte, which its [`TraceHash`] shows. What
+//! 5. The [`catalogue`] lists all invariants, and how each is checked.
+//! 6. The same [`RunOptions`] give the same run to the last byte, which its [`TraceHash`] shows. What
 //!    fails is [shrunk](shrink()) to the least run that still does.
 //!
 //! # Features
@@ -38,6 +39,7 @@ mod fault;
 mod ledger;
 mod machine;
 mod network;
+mod scenario;
 mod shrink;
 mod swarm;
 mod time;
@@ -56,8 +58,14 @@ pub use machine::{Machine, MachineOptions, Power};
 pub use network::{
     Breach, Conditions, Counts, MESSAGE_OVERHEAD_BYTES, SimNetwork, SimTransport, address_of,
 };
+pub use scenario::{Actor, Scenario};
 pub use shrink::shrink;
 pub use swarm::{Failure, Outcome, PEERS_MAX, PEERS_MIN, Plan, Profile, RunOptions, run};
 pub use time::Time;
 pub use trace::TraceHash;
 pub use world::World;
+
+/// Compiles the examples of the page that people see first.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

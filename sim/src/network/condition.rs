@@ -12,10 +12,11 @@ pub const MESSAGE_OVERHEAD_BYTES: usize = 64;
 /// ```
 /// use leno_sim::Conditions;
 ///
-/// // A modem: 64 kbit/s, a second away, and one message in ten breaks the connection.
+/// // A modem: 64 kbit/s, a second away, and one message in ten is lost.
 /// let modem = Conditions {
 ///     latency_micros: 1_000_000..=1_000_000,
 ///     loss_per_million: 100_000,
+///     attempts: 6,
 ///     bytes_per_second: Some(8_000),
 ///     ..Conditions::default()
 /// };
@@ -25,8 +26,11 @@ pub const MESSAGE_OVERHEAD_BYTES: usize = 64;
 pub struct Conditions {
     /// The one-way delay of a message, drawn for each; messages never overtake one another.
     pub latency_micros: RangeInclusive<u64>,
-    /// How many messages of a million are lost, each of which ends its link.
+    /// How many messages of a million are lost.
     pub loss_per_million: u32,
+    /// How often a message is sent until it arrives: each further time takes twice as long as the one
+    /// before, from a second on. If it is lost as often, that ends its link.
+    pub attempts: u32,
     /// The bandwidth of each link; `None` is endless.
     pub bytes_per_second: Option<u64>,
     /// How many bytes of a link may be on the way or unread; above it, `send` waits.
@@ -42,6 +46,7 @@ impl Default for Conditions {
         Self {
             latency_micros: 200..=1_000,
             loss_per_million: 0,
+            attempts: 1,
             bytes_per_second: None,
             queue_bytes: 1 << 20,
             stall_millis: 30_000,

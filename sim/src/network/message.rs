@@ -9,6 +9,9 @@ use leno::transport::{DisconnectReason, Event, LinkId, TransportError};
 use super::condition::{Breach, MESSAGE_OVERHEAD_BYTES, corrupt};
 use super::state::{Action, Handle, State, WireId, register};
 
+/// How long it takes to send a lost message for the second time.
+const RESEND_MICROS: u64 = 1_000_000;
+
 /// One direction of a link.
 #[derive(Default)]
 pub(super) struct Way {
@@ -100,8 +103,14 @@ impl State {
         }
         let conditions = self.conditions(ends.0, ends.1);
         let (loss, rate) = (conditions.loss_per_million, conditions.bytes_per_second);
-        let latency = self.latency(ends.0, ends.1);
-        let is_lost = self.dice.chance(loss);
+        let attempts = conditions.attempts.clamp(1, 16);
+        let mut latency = self.latency(ends.0, ends.1);
+        let mut losses = 0;
+        while losses < attempts && self.dice.chance(loss) {
+            latency = latency.saturating_add(RESEND_MICROS << losses);
+            losses += 1;
+        }
+        let is_lost = losses == attempts;
         let now = self.time.micros();
         let Some(it) = self.way_mut(wire, way) else {
             return;

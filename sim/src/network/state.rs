@@ -52,7 +52,7 @@ pub struct Counts {
     pub messages: u64,
     /// Bytes that arrived.
     pub bytes: u64,
-    /// Messages that were lost, each of which ended its link.
+    /// Messages that were lost for good, each of which ended its link.
     pub lost: u64,
     /// Messages that were harmed in violation of the contract.
     pub breaches: u64,

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use leno::{Error, Event, Role};
+use leno::{Error, Event, Role, SyncError};
+use leno_threads_core::thread::ReceiveError;
 
 use super::strike::Due;
 use super::{Failure, Outcome, Plan, RunOptions};
@@ -290,7 +291,9 @@ impl Run {
     fn machines_on(&self) -> Vec<usize> {
         let machines = self.world.machines().iter().enumerate();
         let on = machines.filter(|(_, machine)| machine.peer().is_some());
-        on.map(|(at, _)| at).collect()
+        // Who is about to leave begins nothing that others would rest on.
+        let stays = |at: &usize| self.seats.get(*at).is_some_and(|it| !it.is_gone);
+        on.map(|(at, _)| at).filter(stays).collect()
     }
 
     /// An application does something.
@@ -429,7 +432,7 @@ impl Allowed {
             (
                 37,
                 self.breaches || self.forks,
-                matches!(event, Event::Refused { .. }),
+                matches!(event, Event::Refused { error, .. } if !is_nobodys_fault(error)),
             ),
         ];
         let named = allowed.into_iter().find(|(_, _, is_it)| *is_it);
@@ -437,6 +440,15 @@ impl Allowed {
         let what = format!("machine {at} was told {event:?}");
         (!is_allowed).then_some(Broken { invariant, what })
     }
+}
+
+/// A range that does not link to what is here may be an honest one: the record that opens its log came
+/// between it and the one before.
+fn is_nobodys_fault(error: &SyncError) -> bool {
+    let SyncError::Range { source, .. } = error else {
+        return false;
+    };
+    matches!(source, ReceiveError::Gap { .. })
 }
 
 /// Why a driver ended, if that is a defect.

@@ -80,6 +80,7 @@ impl Run {
         if self.plan.has(Fault::Loss) {
             let loss = dice.magnitude(&(1_000..=300_000));
             conditions.loss_per_million = u32::try_from(loss).unwrap_or(0);
+            conditions.attempts = if dice.coin() { 1 } else { 4 };
         }
         if self.plan.has(Fault::SlowLine) {
             conditions.bytes_per_second = Some(dice.magnitude(&(2_000..=200_000)));

@@ -81,12 +81,12 @@ impl Call {
         };
         let songs = thread.collection::<Ipld>(SONGS);
         let Some(id) = song_id(&mut dice) else { return };
-        match dice.below(8) {
+        match dice.below(14) {
             0 => drop(self.end("insert", songs.insert(&song(&mut dice)).await)),
-            1 => drop(self.end("put", songs.put(&id, &song(&mut dice)).await)),
-            2 => drop(self.end("patch", songs.patch(&id, &partial(&mut dice)).await)),
-            3 => drop(self.end("delete", songs.delete(&id).await)),
-            4 => {
+            1..=4 => drop(self.end("put", songs.put(&id, &song(&mut dice)).await)),
+            5 => drop(self.end("patch", songs.patch(&id, &partial(&mut dice)).await)),
+            6 => drop(self.end("delete", songs.delete(&id).await)),
+            7 => {
                 let title = dice.next();
                 let update = songs.update(&id, move |song| {
                     if let Ipld::Map(fields) = song {
@@ -95,7 +95,7 @@ impl Call {
                 });
                 self.end("update", update.await);
             }
-            5 => drop(self.end("conflicts", songs.conflicts(&id).await)),
+            8 => drop(self.end("conflicts", songs.conflicts(&id).await)),
             _ => {
                 let edits = (0..=dice.below(3)).map(|_| field_edit(&mut dice)).collect();
                 self.end("edit", songs.edit(&id, edits).await);
@@ -153,11 +153,11 @@ fn sing(transaction: &mut Transaction<'_>, dice: &mut Dice) -> Result<(), Error>
     let Some(id) = song_id(dice) else {
         return Ok(());
     };
-    match dice.below(7) {
+    match dice.below(10) {
         0 => drop(transaction.insert(SONGS, &song(dice))?),
-        1 | 2 => drop(transaction.put(SONGS, &id, &song(dice))?),
-        3 => drop(transaction.patch(SONGS, &id, &partial(dice))?),
-        4 => drop(transaction.delete(SONGS, &id)?),
+        1..=4 => drop(transaction.put(SONGS, &id, &song(dice))?),
+        5 => drop(transaction.patch(SONGS, &id, &partial(dice))?),
+        6 => drop(transaction.delete(SONGS, &id)?),
         _ => drop(transaction.edit(SONGS, &id, &[field_edit(dice)])?),
     }
     Ok(())
