@@ -12,7 +12,7 @@ use leno_identity::{
 use leno_threads_core::store::{Batch, MemoryStore, Store, StoreError, Table, View, scan_prefix};
 use leno_threads_core::sync::{PeerKey, Replica};
 use leno_threads_core::thread::Changes;
-use leno_threads_core::{Padding, Suite, ThreadId};
+use leno_threads_core::{Padding, Suite, ThreadId, bug};
 use leno_transport_trait::{Address, PeerId, Transport};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -383,6 +383,7 @@ impl Start {
         // copy. A number that nobody shows any more may be that of another machine.
         let is_restored =
             outside.is_some() && inside.is_some_and(|it| shown.is_none_or(|n| n > it));
+        let is_restored = is_restored && !bug!(CopyNotNoticed);
         Ok(Self {
             outside,
             next: inside.max(shown).unwrap_or(0).saturating_add(1),

@@ -10,7 +10,7 @@ use leno_threads_core::store::{Batch, Overlay, StoreError, Table, View};
 use leno_threads_core::sync::{Level, PeerKey, Replica, SyncError};
 use leno_threads_core::thread::{AppendError, Changes, Opened, Thread, ThreadEvent};
 use leno_threads_core::{
-    LogId, NonceSecret, Now, OpRef, Padding, RecordRef, SeatId, Seq, Stamp, Suite, ThreadId,
+    LogId, NonceSecret, Now, OpRef, Padding, RecordRef, SeatId, Seq, Stamp, Suite, ThreadId, bug,
 };
 use leno_threads_db::{COLLECTION_FACT_PREFIX, Documents, Flushed};
 use leno_transport_trait::{Address, PeerId};
@@ -379,6 +379,7 @@ fn load(view: &dyn View, thread: &mut Thread) -> Result<Documents, StoreError> {
     let logs: Vec<_> = thread
         .logs()
         .filter(|log| !log.is_control && log.admitted > documents.cursor(&log.id))
+        .filter(|_| !bug!(ReplayForgotten))
         .map(|log| log.id)
         .collect();
     for log in logs {

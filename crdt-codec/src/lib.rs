@@ -55,6 +55,27 @@
 //! - [`cbor`]: strict dag-cbor, one item at a time.
 //! - [`json`]: documents: definitions, diffs, ops, states, conflicts.
 
+/// Whether a [`bug`](mod@bug) is switched on: `false` unless this is built to try the tests.
+#[cfg(leno_bug)]
+#[macro_export]
+macro_rules! bug {
+    ($name:ident) => {
+        $crate::bug::Bug::$name.is_on()
+    };
+}
+
+/// Whether a mistake is switched on, to try the tests: in this build there are none.
+#[cfg(not(leno_bug))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! bug {
+    ($name:ident) => {
+        false
+    };
+}
+
+#[cfg(leno_bug)]
+pub mod bug;
 pub mod cbor;
 mod codec;
 mod hash;

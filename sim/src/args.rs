@@ -6,11 +6,14 @@ use std::ops::Range;
 use leno_sim::{Profile, RunOptions};
 use lexopt::prelude::*;
 
+use crate::bugs::SEEDS_MAX;
+
 pub(crate) const HELP: &str = "\
 leno-sim: whole peers of leno on a faulty network, disk and clock, from one seed.
 
     run --seeds 0..30000          runs each seed; shrinks those that fail, and prints how to see them again
     replay --seed 17              runs one seed twice and shows what it came to
+    bugs                          switches known mistakes on one by one, and tells how fast each is found
     invariants                    lists what is checked, and what waits for what
 
     --steps 1000                  steps before the faults stop and all must come level
@@ -20,6 +23,7 @@ leno-sim: whole peers of leno on a faulty network, disk and clock, from one seed
     --actions 40                  at most so many actions of applications
     --threads 2                   (run) how many threads of this computer to use
     --sample 20                   (run) each so-manieth seed is run twice and compared
+    --bug ack-of-unsent           (bugs) this one only; may be given again
     --failures 1                  (run) stop after so many
 ";
 
@@ -27,6 +31,7 @@ leno-sim: whole peers of leno on a faulty network, disk and clock, from one seed
 #[derive(Debug)]
 pub(crate) enum Command {
     Run(Swarm),
+    Bugs(Swarm),
     Replay(RunOptions),
     Invariants,
     Help,
@@ -40,6 +45,8 @@ pub(crate) struct Swarm {
     pub(crate) threads: usize,
     pub(crate) sample: u64,
     pub(crate) failures_max: usize,
+    /// The mistakes to try; all if none is named.
+    pub(crate) bugs: Vec<String>,
 }
 
 pub(crate) fn parse(
@@ -53,12 +60,15 @@ pub(crate) fn parse(
         threads: std::thread::available_parallelism().map_or(1, Into::into),
         sample: 20,
         failures_max: 1,
+        bugs: Vec::new(),
     };
+    let mut seeds = None;
     let options = &mut swarm.options;
     while let Some(word) = parser.next()? {
         match word {
             Value(name) if command.is_none() => command = Some(name.string()?),
-            Long("seeds") => swarm.seeds = range(&parser.value()?.string()?)?,
+            Long("seeds") => seeds = Some(parser.value()?.string()?),
+            Long("bug") => swarm.bugs.push(parser.value()?.string()?),
             Long("seed") => options.seed = parser.value()?.parse()?,
             Long("steps") => options.steps = parser.value()?.parse()?,
             Long("profile") => {
@@ -78,7 +88,14 @@ pub(crate) fn parse(
             word @ (Value(_) | Long(_) | Short(_)) => return Err(word.unexpected().into()),
         }
     }
+    swarm.seeds = match (command.as_deref(), seeds) {
+        (Some("bugs"), None) => 0..SEEDS_MAX,
+        (Some("bugs"), Some(seeds)) if !seeds.contains("..") => 0..seeds.parse()?,
+        (_, Some(seeds)) => range(&seeds)?,
+        (_, None) => swarm.seeds,
+    };
     match command.as_deref() {
+        Some("bugs") => Ok(Command::Bugs(swarm)),
         Some("run") => Ok(Command::Run(swarm)),
         Some("replay") => Ok(Command::Replay(swarm.options)),
         Some("invariants") => Ok(Command::Invariants),

@@ -1,6 +1,7 @@
 //! The command line of the simulator: see `sim/README.md`.
 
 mod args;
+mod bugs;
 mod report;
 
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Command::Run(swarm)) => run_all(&swarm),
+        Ok(Command::Bugs(swarm)) => bugs::find(&swarm),
         Ok(Command::Replay(options)) => replay(&options),
         Ok(Command::Invariants) => {
             report::invariants();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use leno_threads_core::bug;
 use leno_threads_core::sync::{PeerKey, SyncError};
 use leno_transport_trait::{Event as NetEvent, LinkId, PeerId};
 
@@ -76,7 +77,9 @@ impl Links {
                 // If it is not known, this side hung up.
                 if self.link_mut(&key, link).is_some() {
                     self.end(work, key, &reason.to_string());
-                    dials.lost(&key, work.now_millis);
+                    if !bug!(RedialForgotten) {
+                        dials.lost(&key, work.now_millis);
+                    }
                 }
             }
             NetEvent::Message { from, link, bytes } => {

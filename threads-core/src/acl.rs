@@ -27,7 +27,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use leno_crdt_codec::{LogId, Stamp};
+use leno_crdt_codec::{LogId, Stamp, bug};
 
 use crate::control::{EpochOp, FrameOp, GrantOp, OpenOp, Role};
 use crate::frontier::Frontier;
@@ -278,7 +278,7 @@ impl Governance {
     ) -> Result<GovernanceChange, VoidReason> {
         let issuer = self
             .grants_in_past(author, record)
-            .filter(|(_, grant)| grant.op.role.may_grant(op.role))
+            .filter(|(_, grant)| grant.op.role.may_grant(op.role) || bug!(RoleNotChecked))
             .min_by_key(|(name, grant)| (grant.op.role, *name))
             .map(|(name, _)| name)
             .ok_or(VoidReason::NotPermitted)?;
@@ -547,14 +547,16 @@ impl Governance {
     /// The seats that may read a key domain, each with a KEM key to wrap for. Roster and documents
     /// have the same readers as long as there is one scope.
     pub fn readers(&self) -> impl Iterator<Item = (SeatId, [u8; 32])> + '_ {
-        let readers = self.grants.values().filter(|grant| grant.op.role.reads());
+        let reads = |role: Role| role.reads() || bug!(WrapForAll);
+        let readers = self.grants.values().filter(move |it| reads(it.op.role));
         readers.map(|grant| (grant.op.seat, grant.op.kem))
     }
 
     /// As [`Governance::readers`], those whose grants have not ended at a stamp.
     pub fn readers_at(&self, stamp: Stamp) -> impl Iterator<Item = (SeatId, [u8; 32])> + '_ {
         let grants = self.grants.values();
-        let readers = grants.filter(move |it| it.op.role.reads() && it.holds_at(stamp));
+        let reads = |role: Role| role.reads() || bug!(WrapForAll);
+        let readers = grants.filter(move |it| reads(it.op.role) && it.holds_at(stamp));
         readers.map(|grant| (grant.op.seat, grant.op.kem))
     }
 

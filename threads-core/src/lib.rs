@@ -88,6 +88,8 @@ pub use genesis::{FORMAT_VERSION, GENESIS_BYTES_MAX, Genesis, Policy};
 pub use head::{HeadError, SignedHead, VerifiedHead};
 pub use header::{Header, KeyRef, REFS_MAX, SealContext, SealedPart};
 pub use id::{BodyDigest, EpochId, OpRef, RecordId, RecordRef, SeatId, ThreadId};
+#[doc(hidden)]
+pub use leno_crdt_codec::bug;
 pub use leno_crdt_codec::{Dot, LogId, Place, Seq, Stamp};
 pub use now::Now;
 pub use run::{

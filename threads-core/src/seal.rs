@@ -17,7 +17,7 @@ use aes_gcm::{Aes256Gcm, Nonce, Tag};
 use chacha20poly1305::ChaCha20Poly1305;
 use hkdf::Hkdf;
 use hmac::{Hmac, Mac};
-use leno_crdt_codec::LogId;
+use leno_crdt_codec::{LogId, bug};
 use leno_identity::Label;
 use rand_core::CryptoRng;
 use sha2::{Digest, Sha256};
@@ -229,6 +229,9 @@ impl NonceSecret {
         let mut random = [0; 32];
         rng.fill_bytes(&mut random);
         let mut mac = self.mac.clone();
+        if bug!(NonceReused) {
+            return [7; NONCE_BYTES];
+        }
         mac.update(&Sha256::digest(context));
         mac.update(&Sha256::digest(plaintext));
         mac.update(&random);

@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 
+use leno_crdt_codec::bug;
 use leno_threads_core::store::{Batch, StoreError, Table, View};
 
 use crate::event::Events;
@@ -235,6 +236,10 @@ impl Cache {
             self.size = self.size - cached.size + size;
             cached.size = size;
             let before = std::mem::replace(&mut cached.parts, parts);
+            if bug!(CursorAhead) && self.dirty_size > 0 {
+                self.dirty_size = 0;
+                continue;
+            }
             write(batch, self.thread, &key, &bytes, before);
         }
         self.dirty_size = 0;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipld_core::ipld::Ipld;
 use leno_crdt_codec::json::{self, Op, render};
-use leno_crdt_codec::{Dot, LogId, OpError, Place, Seq};
+use leno_crdt_codec::{Dot, LogId, OpError, Place, Seq, bug};
 use leno_threads_core::store::{Batch, StoreError, View};
 use leno_threads_core::thread::{Appended, Opened};
 use leno_threads_core::{OpRef, RecordRef};
@@ -256,6 +256,7 @@ impl Documents {
         let arrival = self.cursors.judge(&record.log, record.seq);
         match arrival {
             Arrival::New | Arrival::Late => {}
+            Arrival::Duplicate if bug!(CounterTwice) => {}
             Arrival::Duplicate => return Ok(()),
             Arrival::HeldBack => {
                 self.events.push(Event::Skipped {
@@ -426,6 +427,9 @@ impl Documents {
                 self.cache.note(slot, bytes);
                 index += 1;
             }
+            if bug!(TransactionTorn) {
+                break;
+            }
         }
         self.cursors.take(appended.log, appended.seq);
         self.cache.evict(&self.events);
@@ -492,6 +496,9 @@ impl Documents {
             .into_iter()
             .filter_map(|(key, before)| self.changed(&key, before));
         let mut events: Vec<_> = changed.collect();
+        if bug!(WatchLost) {
+            events.pop();
+        }
         events.extend(others);
         self.cache.unpin();
         self.cache.evict(&self.events);

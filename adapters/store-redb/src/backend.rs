@@ -3,6 +3,7 @@
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
+use leno_threads_core::bug;
 use leno_threads_core::store::StoreError;
 use redb::{BackendError, StorageBackend};
 
@@ -55,6 +56,9 @@ impl Medium {
     /// Writes to the front of the file and waits until it is durable.
     pub(crate) fn write_durably(&self, offset: u64, data: &[u8]) -> IoResult<()> {
         self.bytes.write(offset, data)?;
+        if bug!(JournalNotSynced) {
+            return Ok(());
+        }
         self.bytes.sync_data()
     }
 

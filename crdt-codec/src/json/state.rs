@@ -201,8 +201,10 @@ impl State {
         match op.action() {
             Action::Delete if op.is_ahead_of(place.stamp) => None,
             Action::Delete => {
-                self.deleted = self.deleted.max(op.life());
-                let deleted = self.deleted;
+                let deleted = self.deleted.max(op.life());
+                if !bug!(TombstoneDropped) {
+                    self.deleted = deleted;
+                }
                 self.lives.retain(|life| life.number > deleted);
                 None
             }
@@ -289,14 +291,24 @@ impl Field {
         let stamp = place.stamp;
         let write = |value| Some(Write { stamp, value });
         match change {
-            Change::Set(value) => self.register.write(place, seen, write(Some(value))),
+            Change::Set(value) => {
+                if bug!(LwwByArrival) {
+                    self.register = Dots::default();
+                }
+                self.register.write(place, seen, write(Some(value)));
+            }
             Change::Unset => self.register.write(place, seen, write(None)),
             Change::Increment(by) => {
                 let counter = self.facets_mut().counter.get_or_insert(0);
                 // Wraps rather than saturates, which would depend on the order.
                 *counter = counter.wrapping_add(by.into());
             }
-            Change::Max(value) => raise(&mut self.facets_mut().max, *place, value, false),
+            Change::Max(value) => {
+                if bug!(MaxByArrival) {
+                    self.facets_mut().max = None;
+                }
+                raise(&mut self.facets_mut().max, *place, value, false);
+            }
             Change::Min(value) => raise(&mut self.facets_mut().min, *place, value, true),
             Change::Add(value) => {
                 let member = self.facets_mut().set.entry(value).or_default();
@@ -305,6 +317,9 @@ impl Field {
             }
             Change::Remove(value) => {
                 let member = self.facets_mut().set.entry(value).or_default();
+                if bug!(SetByArrival) {
+                    member.dots = Dots::default();
+                }
                 member.dots.write(place, seen, None);
             }
             Change::Insert { position, value } => {
@@ -343,6 +358,9 @@ impl Extreme {
             _ => Ordering::Equal,
         };
         let order = if down { order.reverse() } else { order };
+        if bug!(TieByArrival) {
+            return order;
+        }
         order.then_with(|| self.place.cmp(&other.place))
     }
 }

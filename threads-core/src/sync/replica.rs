@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::ControlFlow;
 
-use leno_crdt_codec::{LogId, Seq};
+use leno_crdt_codec::{LogId, Seq, bug};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
@@ -197,7 +197,9 @@ impl Replica {
 
     /// Tells the sessions that a thread has news.
     pub fn touched(&mut self, id: ThreadId) {
-        self.reconsider(id, false);
+        if !bug!(NewsNotSent) {
+            self.reconsider(id, false);
+        }
     }
 
     /// As [`Replica::touched`], after governance changed.
@@ -238,7 +240,7 @@ impl Replica {
                     // Epochs may have begun, or this seat may read by now.
                     matched.keys_asked = false;
                 }
-                if count(matched) < before {
+                if count(matched) < before && !bug!(VectorNotRefreshed) {
                     matched.have_sent = false;
                 }
             }
@@ -341,6 +343,9 @@ impl Replica {
 
     /// Begins a session.
     pub fn connected(&mut self, peer: PeerKey, rng: &mut dyn CryptoRng) {
+        if bug!(SessionKept) && self.sessions.contains_key(&peer) {
+            return;
+        }
         let mut nonce = [0; 32];
         rng.fill_bytes(&mut nonce);
         let mut session = Session::new(self.local, peer, nonce);
@@ -350,7 +355,9 @@ impl Replica {
 
     /// Ends a session. What was not acknowledged is offered again in the next one.
     pub fn disconnected(&mut self, peer: &PeerKey) {
-        self.sessions.remove(peer);
+        if !bug!(SessionKept) {
+            self.sessions.remove(peer);
+        }
     }
 
     /// Exchanges vectors with a peer again, for all threads.
@@ -479,7 +486,9 @@ impl Replica {
                 None => None,
             };
             if let Some(message) = message {
-                session.ready.push_back(id);
+                if !bug!(ThreadStarves) {
+                    session.ready.push_back(id);
+                }
                 return Ok(Some(message));
             }
         }

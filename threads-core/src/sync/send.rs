@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use leno_crdt_codec::{LogId, Seq};
+use leno_crdt_codec::{LogId, Seq, bug};
 
 use super::message::{
     AckLog, EPOCHS_MAX, HaveLog, LOGS_MAX, LogName, Message, RANGE_BYTES, SYNC_MESSAGE_BYTES_MAX,
@@ -188,7 +188,7 @@ fn next_in(
     if let Some(range) = next_range(matched, thread, view, Part::Governance)? {
         return Ok(Some(range));
     }
-    if matched.wraps_level != Some(thread.wraps_kept()) {
+    if matched.wraps_level != Some(thread.wraps_kept()) && !bug!(WrapsNotHandedOn) {
         let wraps: Vec<_> = thread
             .wraps(view)?
             .into_iter()
@@ -316,7 +316,7 @@ fn next_range(
     let theirs = |log: &LogId| matched.theirs.get(log).copied().unwrap_or_default();
     // In the order of opening: a log never comes before the record that opens it.
     let next = thread.logs_as_opened().find(|log| {
-        log.tip.seq > theirs(&log.id)
+        log.tip.seq > theirs(&log.id) + u64::from(bug!(RangeOffByOne))
             && part.has(log, theirs(&log.id) + 1)
             && !matched.unwanted.contains(&log.id)
     });

@@ -2,7 +2,7 @@
 //! on.
 
 use leno_crdt_codec::cbor::Encoder;
-use leno_crdt_codec::{LogId, Seq};
+use leno_crdt_codec::{LogId, Seq, bug};
 
 use super::log::{Log, Origin, encode_frontier};
 use super::{Changes, Opened, Parked, Quarantine, Sink, Thread, ThreadEvent};
@@ -73,7 +73,11 @@ impl Thread {
             let ready: Vec<LogId> = self
                 .logs
                 .iter()
-                .filter(|(_, log)| log.admitted < log.tip.seq && self.is_ready(log, admission.now))
+                .filter(|(_, log)| log.admitted < log.tip.seq)
+                .take_while(|(_, log)| {
+                    !bug!(FirstParkedBlocks) || self.is_ready(log, admission.now)
+                })
+                .filter(|(_, log)| self.is_ready(log, admission.now))
                 .map(|(id, _)| *id)
                 .collect();
             let mut progress = 0;
@@ -94,6 +98,7 @@ impl Thread {
     fn is_ready(&self, log: &Log, now: Now) -> bool {
         match log.parked {
             None => true,
+            Some(Parked::Dep(_) | Parked::Control(_)) if bug!(ParkedLost) => false,
             Some(Parked::Dep(it) | Parked::Control(it)) => {
                 let named = self.logs.get(&it.log);
                 named.is_some_and(|named| named.admitted >= it.seq)
@@ -254,6 +259,7 @@ impl Thread {
                         .tell(self.id, ThreadEvent::Waits { log: id, parked });
                     break;
                 }
+                Judgement::Bad(..) if bug!(QuarantineBlocks) => break,
                 Judgement::Bad(reason, frontier) => {
                     // It is put aside alone: what it has seen, its successors need not repeat.
                     if let Some(frontier) = frontier {
@@ -318,7 +324,7 @@ impl Thread {
         log: &Log,
         record: &Record<'_>,
     ) -> Result<Judgement, StoreError> {
-        if !admission.now.admits(record.stamp) {
+        if !admission.now.admits(record.stamp) && !bug!(FutureNotHeld) {
             return Ok(Judgement::Waits(Parked::Time(record.stamp)));
         }
         if log.expires.is_some_and(|expires| record.stamp > expires) {
@@ -330,6 +336,10 @@ impl Thread {
         let overlay = Overlay::new(admission.view, &admission.changes.batch);
         let mut frontier = log.frontier.clone();
         for it in &record.control {
+            if bug!(ControlNotAwaited) {
+                frontier.raise(it.log, it.seq);
+                continue;
+            }
             match self.named(&overlay, *it, true, record.stamp)? {
                 Named::Here(named) => {
                     let past = self.frontier_at(&overlay, named, it.seq)?;
@@ -342,6 +352,9 @@ impl Thread {
             frontier.raise(it.log, it.seq);
         }
         for it in &record.deps {
+            if bug!(DepNotAwaited) {
+                break;
+            }
             // Its log must be open where the record stands, by the record's own past: else its
             // author made it up, and there is nothing to wait for.
             if !self.is_open_at(&it.log, &frontier) && !self.is_partial(&frontier) {

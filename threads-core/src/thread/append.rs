@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use leno_crdt_codec::{LogId, Seq, Stamp};
+use leno_crdt_codec::{LogId, Seq, Stamp, bug};
 use leno_identity::{KeyError, SigningKey};
 use rand_core::CryptoRng;
 
@@ -698,6 +698,9 @@ impl Thread {
                 || !(is_all || frontier.covers(&other.opened) && frontier.covers(&other.frontier))
             {
                 is_all = false;
+                continue;
+            }
+            if bug!(DepsNotNamed) {
                 continue;
             }
             if let Some((record, _)) = self.place_of(&overlay, *id, other, seq)? {

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use leno_crdt_codec::cbor::{Decoder, Encoder};
-use leno_crdt_codec::{LogId, Seq};
+use leno_crdt_codec::{LogId, Seq, bug};
 use leno_identity::VerifyingKey;
 
 #[cfg(doc)]
@@ -224,14 +224,18 @@ impl Thread {
                 None,
             )
         };
-        self.check_branch(&mut admission, log, &run)?;
+        if !bug!(BranchNotCompared) {
+            self.check_branch(&mut admission, log, &run)?;
+        }
         // Only what is news is kept, so that rows never overlap however their writer grouped them.
         let items = run.items_after(known).map_err(refused)?;
         let signature = run.head().signature;
         if let Some(origin) = origin {
             self.begin_log(log, &origin);
         }
-        self.store_run(log, &items, &signature, admission.changes);
+        if !bug!(RunRowForgotten) {
+            self.store_run(log, &items, &signature, admission.changes);
+        }
         let mut admitted = 0;
         if let Some(mut entry) = self.logs.remove(&log) {
             entry.waiting = Some((entry.admitted, waiting + items.len() as u64));
@@ -242,11 +246,13 @@ impl Thread {
             self.logs.insert(log, entry);
             admitted += result?;
         }
-        self.save_log(log, admission.changes);
+        if !bug!(LogRowForgotten) {
+            self.save_log(log, admission.changes);
+        }
         if admitted > 0 {
             admitted += self.release_with(&mut admission)?;
         }
-        if is_own {
+        if is_own && !bug!(OwnLogKept) {
             self.retire_log(admission.changes);
         }
         Ok(Received {
@@ -303,6 +309,9 @@ impl Thread {
     pub fn next_release_millis(&self) -> Option<u64> {
         if self.is_releasing {
             return Some(0);
+        }
+        if bug!(TimerForgotten) {
+            return None;
         }
         let stamps = self.logs.values().filter_map(|log| match log.parked {
             Some(Parked::Time(stamp)) => Some(stamp),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder};
-use leno_crdt_codec::{LogId, Seq};
+use leno_crdt_codec::{LogId, Seq, bug};
 use leno_identity::Label;
 use rand_core::CryptoRng;
 
@@ -112,7 +112,7 @@ impl Thread {
     ) -> Option<Wrap> {
         let (domain, key) = self.keys.get(&epoch)?;
         let readers = self.governance.readers_at(self.newest);
-        let kems = readers.filter(|(it, _)| *it == seat);
+        let kems = readers.filter(|(it, _)| *it == seat || bug!(WrapForWrongSeat));
         // A KEM key that nothing can be wrapped to is its owner's fault alone.
         let wrap = kems
             .filter_map(|(_, kem)| Wrap::seal(key, self.id, *domain, seat, &kem, rng).ok())
@@ -295,7 +295,7 @@ impl Thread {
         let gaps: Vec<LogId> = self
             .logs
             .iter()
-            .filter(|(_, log)| log.gap.is_some())
+            .filter(|(_, log)| log.gap.is_some() && !bug!(LateKeyIgnored))
             .map(|(id, _)| *id)
             .collect();
         for id in gaps {
