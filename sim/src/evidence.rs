@@ -7,6 +7,8 @@ use leno::{DocumentId, Ipld, PeerId, ThreadId, ThreadStatus};
 use leno_threads_core::sync::{PeerKey, Replica};
 use leno_threads_core::{LogId, NonceSecret, RecordId, Seq};
 
+use crate::probe::Probe;
+
 /// What a run left behind.
 #[derive(Debug, Default)]
 pub struct Evidence {
@@ -18,6 +20,8 @@ pub struct Evidence {
     pub has_forks: bool,
     /// Stores that did not open.
     pub unopened: Vec<String>,
+    /// What was found on disks.
+    pub probe: Probe,
     /// Calls that had not ended at the end, and on which machines.
     pub calls_under_way: Vec<(usize, &'static str)>,
 }
@@ -29,6 +33,8 @@ pub struct Sight {
     pub machine: usize,
     /// The thread: the place at which it was made.
     pub thread: usize,
+    /// Its id.
+    pub id: ThreadId,
     /// Whether its role opens records.
     pub reads: bool,
     /// Where it stands.

@@ -174,6 +174,17 @@ impl Ledger {
         self.written.get(&entry).is_none_or(|it| it.may_be_lost)
     }
 
+    /// A known write of which something is not known that its author had seen.
+    pub(crate) fn missing_cause(&self, known: &BTreeSet<DocumentId>) -> Option<(Entry, Entry)> {
+        let is_known = |it: &Entry| it.id().is_some_and(|id| known.contains(&id));
+        let mut shown = self.written.iter().filter(|(entry, _)| is_known(entry));
+        shown.find_map(|(entry, written)| {
+            let mut causes = written.had_seen.iter();
+            let missing = causes.find(|it| !is_known(it) && !self.may_be_lost(**it));
+            missing.map(|cause| (*entry, *cause))
+        })
+    }
+
     /// What a machine must show from now on, whenever it is asked.
     pub(crate) fn owed(&self, machine: usize) -> Owed {
         let shown = self.shown.get(&machine).cloned();

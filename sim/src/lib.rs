@@ -39,6 +39,7 @@ mod fault;
 mod ledger;
 mod machine;
 mod network;
+mod probe;
 mod scenario;
 mod shrink;
 mod swarm;
@@ -58,6 +59,7 @@ pub use machine::{Machine, MachineOptions, Power};
 pub use network::{
     Breach, Conditions, Counts, MESSAGE_OVERHEAD_BYTES, SimNetwork, SimTransport, address_of,
 };
+pub use probe::Probe;
 pub use scenario::{Actor, Scenario};
 pub use shrink::shrink;
 pub use swarm::{Failure, Outcome, PEERS_MAX, PEERS_MIN, Plan, Profile, RunOptions, run};

@@ -1,6 +1,7 @@
 //! Swarm testing: each seed is a run of its own, with a random subset of faults.
 
 mod end;
+mod look;
 mod plan;
 mod run;
 mod strike;

@@ -2,6 +2,7 @@
 
 mod document;
 mod membership;
+mod watch;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use crate::dice::Dice;
 use crate::ledger::{Broken, Entry, Ledger};
 use crate::world::is_expected_of_a_disk;
 pub(crate) use document::SONGS;
+pub(crate) use watch::Watcher;
 
 /// What was done so far, kept outside of the peers.
 #[derive(Debug, Default)]
@@ -32,6 +34,11 @@ pub(crate) struct Model {
     pub(crate) refused: BTreeMap<&'static str, u64>,
     /// The calls that are under way, and on which machines.
     pub(crate) under_way: Vec<(usize, &'static str)>,
+    /// What watchers know, by a number of each.
+    pub(crate) watchers: BTreeMap<u64, Watcher>,
+    pub(crate) watchers_made: u64,
+    /// What was shown to people: errors and events.
+    pub(crate) shown: BTreeSet<String>,
     /// How many threads and grants each machine made: what others may rest on.
     pub(crate) governed: BTreeMap<usize, u64>,
 }
@@ -188,6 +195,7 @@ impl Call {
             Err(error) => error,
         };
         *model.refused.entry(name).or_default() += 1;
+        model.shown.insert(format!("{error} {error:?}"));
         if !is_expected(&error) {
             let invariant = if store_of(&error).is_some() { 8 } else { 48 };
             let what = format!("{name} on {} was refused: {error:?}", self.machine);
@@ -260,6 +268,7 @@ impl Call {
         let Self { model, peer, .. } = self;
         drop(peer);
         while let Some(event) = events.next().await {
+            model.borrow_mut().shown.insert(format!("{event:?}"));
             if let Some(broken) = judge(&event) {
                 model.borrow_mut().broken.push(broken);
             }

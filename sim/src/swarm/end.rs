@@ -25,7 +25,9 @@ const LEVEL_STEPS: u64 = 400_000;
 impl Run {
     /// Waits until all are level, then checks everything.
     pub(super) fn end(&mut self) -> Result<(), Failure> {
+        self.look_at_stamps();
         self.calm();
+        self.level_alone()?;
         let until = self.world.micros().saturating_add(LEVEL_MICROS);
         let steps = self.world.steps().saturating_add(LEVEL_STEPS);
         let mut behind = "nothing was tried".to_owned();
@@ -55,7 +57,7 @@ impl Run {
     }
 
     /// Lets time pass.
-    fn wait(&mut self, micros: u64) -> Result<(), Failure> {
+    pub(super) fn wait(&mut self, micros: u64) -> Result<(), Failure> {
         let until = self.world.micros().saturating_add(micros);
         loop {
             let due = self.due.keys().next().map(|(at, _)| *at);
@@ -96,12 +98,28 @@ impl Run {
 
     /// Connects who shares a thread and has all tell each other everything. Tells who is behind.
     fn level(&mut self) -> Result<Option<String>, Failure> {
+        let sharing = match self.connect_all()? {
+            Ok(sharing) => sharing,
+            Err(reason) => return Ok(Some(reason)),
+        };
+        for at in sharing {
+            let wait = Duration::from_secs(120);
+            let report = self.ask(at, async move |peer| peer.sync_once(wait).await)?;
+            if !report.as_ref().is_some_and(leno::SyncReport::is_complete) {
+                return Ok(Some(format!("machine {at}: {report:?}")));
+            }
+        }
+        Ok(self.unequal())
+    }
+
+    /// Connects who shares a thread; returns them, or who is not to be reached.
+    pub(super) fn connect_all(&mut self) -> Result<Result<BTreeSet<usize>, String>, Failure> {
         let here: Vec<_> = (0..self.seats.len())
             .filter(|at| self.seats.get(*at).is_some_and(|it| !it.is_gone))
             .collect();
         for at in &here {
             if self.ask(*at, async |peer| peer.resume().await)?.is_none() {
-                return Ok(Some(format!("machine {at} is not on")));
+                return Ok(Err(format!("machine {at} is not on")));
             }
         }
         let threads = self.model.borrow().threads.len();
@@ -116,18 +134,11 @@ impl Run {
                 };
                 let connected = self.ask(a, async move |peer| peer.connect(&to).await)?;
                 if connected.is_none() {
-                    return Ok(Some(format!("machine {a} does not reach {b}")));
+                    return Ok(Err(format!("machine {a} does not reach {b}")));
                 }
             }
         }
-        for at in sharing {
-            let wait = Duration::from_secs(120);
-            let report = self.ask(at, async move |peer| peer.sync_once(wait).await)?;
-            if !report.as_ref().is_some_and(leno::SyncReport::is_complete) {
-                return Ok(Some(format!("machine {at}: {report:?}")));
-            }
-        }
-        Ok(self.unequal())
+        Ok(Ok(sharing))
     }
 
     /// Where each member stands, for a person to read.
@@ -148,7 +159,7 @@ impl Run {
     }
 
     /// Who of a thread's members holds other records than another.
-    fn unequal(&mut self) -> Option<String> {
+    pub(super) fn unequal(&mut self) -> Option<String> {
         for at in 0..self.seats.len() {
             self.observe(at);
         }
@@ -199,6 +210,9 @@ impl Run {
         }
         // As long as any call may take.
         self.wait(CALL_MICROS)?;
+        self.probe();
+        self.compare_watchers();
+        self.check()?;
         self.evidence.calls_under_way = self.model.borrow().under_way.clone();
         Ok(())
     }
@@ -242,6 +256,7 @@ async fn look(
     let mut sight = Sight {
         machine,
         thread: number,
+        id,
         reads: status.role.is_some_and(Role::reads),
         status: Some(status),
         state_hash: None,

@@ -237,8 +237,11 @@ impl Run {
         let readable = self.model.borrow().threads_of(at, Role::reads);
         for thread in readable {
             self.call(at, "read", async move |call| call.read(thread, true).await);
+            if self.work.coin() {
+                self.background(at, async move |call| call.watch(thread).await);
+            }
         }
-        if self.work.below(3) == 0 {
+        if self.work.below(3) != 0 {
             let allowed = Allowed {
                 forks: self.plan.has(Fault::UncountedCopy),
                 copies: self.plan.has(Fault::StaleCopy) || self.plan.has(Fault::UncountedCopy),
@@ -333,7 +336,10 @@ impl Run {
             (70..82, Some(thread), _) => {
                 self.call(at, "read", async move |call| call.read(thread, false).await);
             }
-            (82..86, Some(thread), _) => {
+            (82, Some(thread), _) => {
+                self.background(at, async move |call| call.watch(thread).await);
+            }
+            (83..86, Some(thread), _) => {
                 self.call(at, "look", async move |call| call.look(thread).await);
             }
             (86..89, ..) => self.call(at, "sync", async |call| call.sync().await),

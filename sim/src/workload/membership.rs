@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use leno::{Definition, Fields, Role, Strategy};
 
-use super::document::SONGS;
+use super::document::{SONGS, songs};
 use super::{Call, Member, Offer, ThreadModel};
 use crate::dice::Dice;
 
@@ -32,6 +32,9 @@ impl Call {
             strategies: strategies(),
         };
         self.end("define", thread.define(SONGS, &definition).await);
+        // So that everybody edits the same from the beginning.
+        let songs = thread.collection(SONGS).put_all(songs()).await;
+        self.end("put_all", songs);
     }
 
     /// Makes a card, for somebody to grant a role to.

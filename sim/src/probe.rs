@@ -1,0 +1,330 @@
+//! A look into a disk: at what was sealed, for whom keys were wrapped, what is readable, and at what
+//! the records add up to if they are folded anew.
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+
+use leno::store::{Direction, MemoryStore, Store as _, StoreError, Table, View};
+use leno::{PeerId, Role, ThreadId};
+use leno_threads_core::sync::{PeerKey, Replica};
+use leno_threads_core::thread::{Opened, SKEW_MILLIS_MAX, Thread};
+use leno_threads_core::{
+    EpochId, KeyRef, LogId, NonceSecret, OpRef, RecordId, RecordRef, SeatId, Seq, Stamp,
+    VerifyError, decode_row,
+};
+use leno_threads_db::Documents;
+
+use crate::dice::Dice;
+use crate::ledger::Broken;
+
+/// Words that applications write, and nobody else: where they are readable, plaintext is.
+pub(crate) const CANARIES: [&[u8]; 4] = [b"verse ", b"psalm ", b"ledger", b"mirror"];
+
+/// In how many orders records are folded anew.
+const ORDERS: usize = 3;
+
+/// Under which key something was sealed: of which log, and of an epoch or of frames.
+type SealedUnder = (ThreadId, LogId, Option<EpochId>);
+
+/// What was found on disks.
+#[derive(Debug, Default)]
+pub struct Probe {
+    /// What was wrong, by invariant.
+    pub(crate) broken: Vec<Broken>,
+    /// What each nonce sealed.
+    nonces: BTreeMap<(SealedUnder, Vec<u8>), Vec<u8>>,
+    /// Which record stands where.
+    places: BTreeMap<(ThreadId, LogId, Seq), RecordId>,
+    /// What the records of a thread on a machine add up to, folded anew.
+    pub(crate) folded: BTreeMap<(usize, ThreadId), [u8; 32]>,
+    /// Secrets that must stand in no text.
+    pub(crate) secrets: Vec<Vec<u8>>,
+}
+
+/// A record that was opened, to be folded.
+struct Record {
+    place: RecordRef,
+    stamp: Stamp,
+    seat: SeatId,
+    domain: u32,
+    member: Option<OpRef>,
+    plaintext: Vec<u8>,
+}
+
+impl Probe {
+    /// What was wrong with one invariant.
+    pub(crate) fn broken(&self, invariant: u8) -> Vec<String> {
+        let of = self.broken.iter().filter(|it| it.invariant == invariant);
+        of.map(|it| it.what.clone()).collect()
+    }
+
+    fn say(&mut self, invariant: u8, what: String) {
+        self.broken.push(Broken { invariant, what });
+    }
+
+    /// Looks at a disk, and folds its records anew.
+    pub(crate) fn look(
+        &mut self,
+        machine: usize,
+        id: PeerId,
+        view: &dyn View,
+        dice: &mut Dice,
+    ) -> Result<(), StoreError> {
+        let mut replica = Replica::load(view, PeerKey(id.0), NonceSecret::new(&[0; 32]))?;
+        let ids: Vec<_> = replica.threads().map(Thread::id).collect();
+        let mut reads_any = false;
+        let mut texts = format!("{replica:?}");
+        for id in ids {
+            let Some(thread) = replica.thread(&id) else {
+                continue;
+            };
+            let reads = role(thread, thread.seat().id()).is_some_and(Role::reads);
+            reads_any |= reads;
+            self.keys(machine, thread, reads, view)?;
+            self.sealings(thread, view)?;
+            self.secrets.push(thread.service_key().expose().to_vec());
+            self.secrets
+                .push(thread.seat().signing.to_secret_bytes().to_vec());
+            texts.push_str(&format!("{thread:?}{:?}", thread.seat()));
+            if reads && let Some(thread) = replica.thread_mut(&id) {
+                self.fold(machine, thread, view, dice)?;
+            }
+        }
+        self.canaries(machine, reads_any, view)?;
+        self.texts(&texts);
+        Ok(())
+    }
+
+    /// 13: what others wrote has no stamp that is too far ahead of any time that was shown here.
+    pub(crate) fn future(
+        &mut self,
+        machine: usize,
+        id: PeerId,
+        view: &dyn View,
+        highest_millis: u64,
+    ) -> Result<(), StoreError> {
+        let replica = Replica::load(view, PeerKey(id.0), NonceSecret::new(&[0; 32]))?;
+        for thread in replica.threads() {
+            let own = thread.seat().id();
+            for log in thread.logs() {
+                let opening = thread.governance().opening(&log.id);
+                let is_own =
+                    log.id == own.control_log() || opening.is_some_and(|it| it.seat == own);
+                let limit = highest_millis.saturating_add(SKEW_MILLIS_MAX);
+                let is_admitted = log.admitted == log.tip.seq && log.admitted > 0;
+                if is_admitted && !is_own && log.tip.stamp.millis() > limit {
+                    let ahead = log.tip.stamp.millis() - limit;
+                    let what = format!(
+                        "machine {machine} admitted what is {ahead} ms further ahead than may be"
+                    );
+                    self.say(13, what);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// 20, 22: keys are wrapped for those who read, and held by nobody else.
+    fn keys(
+        &mut self,
+        machine: usize,
+        thread: &Thread,
+        reads: bool,
+        view: &dyn View,
+    ) -> Result<(), StoreError> {
+        for wrap in thread.wraps(view)? {
+            let role = role(thread, wrap.seat);
+            if !role.is_some_and(Role::reads) {
+                let what = format!("machine {machine} keeps a key for a seat that is {role:?}");
+                self.say(20, what);
+            }
+        }
+        let governance = thread.governance();
+        if !reads && governance.epochs().any(|it| thread.holds_key(&it.epoch)) {
+            self.say(
+                22,
+                format!("machine {machine} holds a key and may not read"),
+            );
+        }
+        Ok(())
+    }
+
+    /// 24: no key and nonce seal two texts.
+    fn sealings(&mut self, thread: &Thread, view: &dyn View) -> Result<(), StoreError> {
+        let logs: Vec<_> = thread.logs().map(|log| log.id).collect();
+        for log in logs {
+            let mut rows = Vec::new();
+            thread.scan_rows(view, &log, 1, &mut |_, row| {
+                rows.push(row.to_vec());
+                ControlFlow::Continue(())
+            })?;
+            for row in rows {
+                let places = &mut self.places;
+                let mut twice = None;
+                let mut read = |row| -> Result<Vec<(SealedUnder, Vec<u8>)>, VerifyError> {
+                    let (tip, run) = decode_row(row)?;
+                    let run = run.verify(thread.id(), log, &tip)?;
+                    let mut sealed = Vec::new();
+                    for record in run.records() {
+                        let place = (thread.id(), log, record.seq);
+                        if *places.entry(place).or_insert(record.id) != record.id {
+                            twice = Some(record.seq);
+                        }
+                        let body = match record.key {
+                            KeyRef::Data { epoch, .. } => Some(epoch),
+                            KeyRef::Control { .. } => None,
+                        };
+                        sealed.push(((thread.id(), log, body), record.body.to_vec()));
+                        if let (Some(part), KeyRef::Control { roster: Some(of) }) =
+                            (record.roster, record.key)
+                        {
+                            sealed.push(((thread.id(), log, Some(of)), part.to_vec()));
+                        }
+                    }
+                    Ok(sealed)
+                };
+                let sealed = read(&row).map_err(|error| StoreError::Corrupt {
+                    what: format!("a row of log {log} does not verify: {error}"),
+                })?;
+                if let Some(seq) = twice {
+                    self.say(11, format!("log {log} has two records at {seq}"));
+                }
+                for (under, bytes) in sealed {
+                    self.sealing(under, bytes);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sealing(&mut self, under: SealedUnder, bytes: Vec<u8>) {
+        let nonce = bytes.iter().copied().take(12).collect();
+        let known = self.nonces.entry((under, nonce)).or_insert(bytes.clone());
+        if *known != bytes {
+            let what = format!("two texts of log {} are sealed with one nonce", under.1);
+            self.say(24, what);
+        }
+    }
+
+    /// 2, 5: records folded anew, each twice, in any order, add up to the same.
+    fn fold(
+        &mut self,
+        machine: usize,
+        thread: &mut Thread,
+        view: &dyn View,
+        dice: &mut Dice,
+    ) -> Result<(), StoreError> {
+        let mut records = Vec::new();
+        let logs: Vec<_> = thread.logs().filter(|it| !it.is_control).collect();
+        for log in logs {
+            let governance = thread.governance();
+            let grant = governance.opening(&log.id).map(|it| it.grant);
+            let member = grant
+                .and_then(|it| governance.grant_named(&it))
+                .map(|it| it.line);
+            thread.replay(view, log.id, 0, &mut |opened: &Opened<'_>| {
+                records.push(Record {
+                    place: opened.record,
+                    stamp: opened.stamp,
+                    seat: opened.seat,
+                    domain: opened.domain,
+                    member,
+                    plaintext: opened.plaintext.to_vec(),
+                });
+            })?;
+        }
+        let mut first = None;
+        for order in 0..ORDERS {
+            match order {
+                0 => {}
+                1 => records.reverse(),
+                _ => shuffle(&mut records, dice),
+            }
+            let hash = folded(&records)?;
+            if *first.get_or_insert(hash) != hash {
+                let what =
+                    format!("on machine {machine} order {order} of records adds up otherwise");
+                self.say(2, what);
+            }
+        }
+        if let Some(hash) = first {
+            self.folded.insert((machine, thread.id()), hash);
+        }
+        Ok(())
+    }
+
+    /// 22: what is sealed is nowhere readable, and nothing is for whoever may read nothing.
+    fn canaries(&mut self, machine: usize, reads: bool, view: &dyn View) -> Result<(), StoreError> {
+        let sealed = [Table::Runs, Table::Logs, Table::Wraps];
+        let tables = Table::ALL
+            .iter()
+            .filter(|table| !reads || sealed.contains(table));
+        for table in tables {
+            let mut found = None;
+            let (from, to) = (Bound::Unbounded, Bound::Unbounded);
+            view.scan(*table, from, to, Direction::Forward, &mut |key, row| {
+                found = found.or_else(|| canary_in(key)).or_else(|| canary_in(row));
+                match found {
+                    None => ControlFlow::Continue(()),
+                    Some(_) => ControlFlow::Break(()),
+                }
+            })?;
+            if let Some(word) = found {
+                let word = String::from_utf8_lossy(word);
+                self.say(
+                    22,
+                    format!("machine {machine} keeps {word:?} readable in {table:?}"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// 27: no text that is shown holds a secret.
+    pub(crate) fn texts(&mut self, text: &str) {
+        for secret in self.secrets.clone() {
+            let start = secret.get(..8).unwrap_or(&secret);
+            let hex: String = start.iter().map(|byte| format!("{byte:02x}")).collect();
+            let list: Vec<String> = start.iter().map(u8::to_string).collect();
+            if text.contains(&hex) || text.contains(&list.join(", ")) {
+                let what: String = text.chars().take(80).collect();
+                self.say(27, format!("a secret stands in {what:?}"));
+            }
+        }
+    }
+}
+
+/// The canary that some bytes hold.
+pub(crate) fn canary_in(bytes: &[u8]) -> Option<&'static [u8]> {
+    CANARIES
+        .into_iter()
+        .find(|word| bytes.windows(word.len()).any(|window| window == *word))
+}
+
+fn role(thread: &Thread, seat: SeatId) -> Option<Role> {
+    thread.governance().role(seat)
+}
+
+fn shuffle<T>(items: &mut [T], dice: &mut Dice) {
+    for at in (1..items.len()).rev() {
+        items.swap(at, dice.index(at + 1));
+    }
+}
+
+/// The hash of what records add up to; each is folded twice.
+fn folded(records: &[Record]) -> Result<[u8; 32], StoreError> {
+    let store = MemoryStore::new();
+    let nothing = store.view()?;
+    let mut documents = Documents::load(&*nothing, 0)?;
+    for record in records.iter().flat_map(|it| [it, it]) {
+        let opened = Opened {
+            record: record.place,
+            stamp: record.stamp,
+            seat: record.seat,
+            domain: record.domain,
+            plaintext: &record.plaintext,
+        };
+        documents.apply(&*nothing, &opened, record.member)?;
+    }
+    documents.state_hash(&*nothing)
+}
