@@ -16,6 +16,7 @@
 #![expect(clippy::panic, reason = "a panic is how a target tells")]
 
 mod seed;
+mod session;
 
 use std::str::FromStr;
 
@@ -34,12 +35,13 @@ use leno_transport_trait::Address;
 use leno_transport_ws::wire::{Assembler, Frame};
 
 pub use seed::seeds;
+pub use session::session;
 
 /// A check of any bytes. It panics where something is wrong.
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 19] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("address", address),
     ("card", card),
     ("cbor", cbor),
@@ -56,6 +58,7 @@ pub const TARGETS: [(&str, Target); 19] = [
     ("roster", roster),
     ("row", row),
     ("run", run),
+    ("session", session),
     ("state", state),
     ("ticket", ticket),
     ("ws_frame", ws_frame),

@@ -96,6 +96,13 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
             }
         }
     }
+    let messages: Vec<_> = THREADS
+        .iter()
+        .flat_map(|file| of_kind(file, "message"))
+        .collect();
+    for script in crate::session::scripts(&messages) {
+        add("session", script);
+    }
     for file in DIDS {
         let documents = parse(file);
         let documents = documents.as_object().expect("the vectors go by did");
@@ -107,6 +114,14 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         }
     }
     seeds
+}
+
+/// The bytes of all cases of a kind.
+fn of_kind(file: &str, kind: &str) -> Vec<Vec<u8>> {
+    let parsed = parse(file);
+    let is_it = |case: &&Value| case.get("kind").and_then(Value::as_str) == Some(kind);
+    let found = cases(&parsed).filter(is_it);
+    found.map(|case| unhex(case, "hex")).collect()
 }
 
 /// A run as stores keep it: `[tip before, items, signature]`.
