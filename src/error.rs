@@ -2,6 +2,7 @@
 
 use leno_identity::{ClaimError, IssueError, KeyError};
 use leno_threads_core::store::StoreError;
+use leno_threads_core::sync::bundle::BundleError;
 use leno_threads_core::thread::AppendError;
 use leno_threads_core::{SeatId, ThreadId};
 use leno_threads_db::DbError;
@@ -70,6 +71,9 @@ pub enum Error {
     /// The ticket is for the card of another peer, or was used already.
     #[error("the ticket is not for a card of this peer")]
     TicketOfAnother,
+    /// A bundle could not be made or taken in. What came before the part in question stays.
+    #[error("the bundle was refused")]
+    Bundle(#[from] BundleError),
     /// The definition would not count: give it a version above the known one, counting up from 1.
     #[error("version {version} of the definition does not count beside version {known}")]
     OldVersion {

@@ -36,7 +36,9 @@
 //! 3. A [`Collection`] holds documents of one type. Concurrent edits merge field by field, as its
 //!    [`Definition`] says; values that lost are kept as conflicts.
 //! 4. What was acknowledged is durable, and nothing leaves the machine before it is.
-//! 5. The [`Driver`] is one future over ports: a [`Store`](store::Store), a
+//! 5. Peers that never meet level by [bundles](bundle): [`Thread::export`] makes a file, [`Peer::import`]
+//!    takes it in.
+//! 6. The [`Driver`] is one future over ports: a [`Store`](store::Store), a
 //!    [`Transport`](transport::Transport), a [`Clock`]. Bring your own, or take the defaults.
 //!
 //! # Features
@@ -48,6 +50,7 @@
 //! Without features the crate is pure logic on the memory store, for any executor.
 
 mod builder;
+mod bundles;
 mod clock;
 mod collection;
 mod convert;
@@ -83,6 +86,7 @@ pub use leno_identity as identity;
 pub use leno_store_redb::Redb;
 pub use leno_threads_core::store;
 pub use leno_threads_core::sync::SyncError;
+pub use leno_threads_core::sync::bundle;
 pub use leno_threads_core::thread::Quota;
 pub use leno_threads_core::{Padding, Role, SeatId, Suite, ThreadId};
 pub use leno_threads_db::{Definition, FieldChange, FieldEdit};

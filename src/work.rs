@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use leno_identity::{Device, DeviceCertificate, PublicKey};
 use leno_threads_core::store::{Batch, Overlay, StoreError, Table, View};
+use leno_threads_core::sync::bundle::{BundleError, Export, Imported};
 use leno_threads_core::sync::{Level, PeerKey, Replica, SyncError};
 use leno_threads_core::thread::{AppendError, Changes, Opened, Thread, ThreadEvent};
 use leno_threads_core::{
@@ -241,6 +242,56 @@ impl Work<'_> {
         result
     }
 
+    /// Hands parts of a bundle to sync; documents follow what is opened.
+    pub(crate) fn import(&mut self, bytes: &[u8]) -> Result<Imported, BundleError> {
+        self.publish();
+        let before = self.changes.events.len();
+        let now = self.now();
+        let Core {
+            replica,
+            documents,
+            rng,
+            ..
+        } = &mut *self.core;
+        let mut opened_in = Inbox::default();
+        let mut sink = |id: ThreadId, opened: &Opened<'_>| opened_in.push(id, opened);
+        let view = self.view;
+        let result = replica.import(view, bytes, now, rng, self.changes, &mut sink);
+        let view = Overlay::new(view, &self.changes.batch);
+        let applied = opened_in.apply(replica, documents, &view);
+        self.after(before);
+        let failed = match (&result, &applied) {
+            (Err(BundleError::Store(error)), _) | (_, Err(error)) => Some(error.clone()),
+            _ => None,
+        };
+        *self.broken = self.broken.take().or(failed);
+        result
+    }
+
+    /// Goes on with a bundle, up to about so many bytes; nothing once it is done.
+    pub(crate) fn export(
+        &mut self,
+        id: ThreadId,
+        export: &mut Export,
+        bytes: usize,
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        // What was written in this step goes along: the caller gets it once it is durable.
+        self.publish();
+        let Core { replica, rng, .. } = &mut *self.core;
+        let thread = replica.thread(&id).ok_or(Error::NotSyncedYet(id))?;
+        let view = Overlay::new(self.view, &self.changes.batch);
+        let mut parts: Vec<Vec<u8>> = Vec::new();
+        let mut length = 0;
+        while length < bytes {
+            let Some(part) = export.next_part(thread, &view, rng)? else {
+                break;
+            };
+            length += part.len();
+            parts.push(part);
+        }
+        Ok(parts)
+    }
+
     /// Lets in what waited for time.
     pub(crate) fn handle_timeout(&mut self) -> Result<(), StoreError> {
         let before = self.changes.events.len();
@@ -276,7 +327,7 @@ impl Work<'_> {
     }
 
     /// Signs what was written in this step.
-    fn publish(&mut self) {
+    pub(crate) fn publish(&mut self) {
         for id in std::mem::take(self.written) {
             if let Some(thread) = self.core.replica.thread_mut(&id) {
                 thread.publish(self.changes);

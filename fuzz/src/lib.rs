@@ -27,6 +27,7 @@ use leno_crdt_codec::{Dot, LogId, Place, Stamp};
 use leno_identity::{DeviceCertificate, Did, PublicKey, Signature};
 use leno_threads_core::fork::ForkProof;
 use leno_threads_core::sync::Message;
+use leno_threads_core::sync::bundle::{Part, parts};
 use leno_threads_core::{
     Genesis, Header, Padding, RecordId, Run, ThreadId, Tip, decode_frame, decode_roster,
     decode_row, encode_frame, encode_roster,
@@ -41,7 +42,7 @@ pub use session::session;
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 20] = [
+pub const TARGETS: [(&str, Target); 21] = [
     ("address", address),
     ("card", card),
     ("cbor", cbor),
@@ -54,6 +55,7 @@ pub const TARGETS: [(&str, Target); 20] = [
     ("key", key),
     ("message", message),
     ("op", op),
+    ("part", part),
     ("proof", proof),
     ("roster", roster),
     ("row", row),
@@ -183,6 +185,17 @@ pub fn op(bytes: &[u8]) {
         panic!("an op means another thing in its encoded form: {applied:?}");
     }
     state(&once.encode());
+}
+
+/// Parts of a bundle.
+pub fn part(bytes: &[u8]) {
+    let whole: usize = parts(bytes).map(<[u8]>::len).sum();
+    assert_eq!(whole, bytes.len(), "nothing is left out");
+    for bytes in parts(bytes) {
+        if let Ok(part) = Part::decode(bytes) {
+            same(bytes, [part.encode()]);
+        }
+    }
 }
 
 /// A proof that a log has two branches.

@@ -77,6 +77,18 @@ registry! {
     ONE_TIME_SEALING = "one-time-sealing";
     /// The hash of service key and thread that names a thread's place on a shared store.
     SHARED_PLACE = "shared-place";
+    /// The key of a part of a bundle or of a signal, each of which has one of its own.
+    PART_SEALING = "part-sealing";
+    /// The key, made from a device's nonce secret, of the MAC that yields the salts of such keys.
+    PART_SALT = "part-salt";
+    /// The MAC under the service key that names a thread in one bundle.
+    BUNDLE_TAG = "bundle-tag";
+    /// The key, derived from the service key, that the parts of a bundle are sealed under.
+    BUNDLE_KEY = "bundle-key";
+    /// The HPKE info of a bundle that is sealed to one seat.
+    BUNDLE_RECIPIENT = "bundle-recipient";
+    /// A seat's signature of a part of a bundle.
+    BUNDLE_PART = "bundle-part";
     /// The hash that commits an epoch id to its key.
     EPOCH_COMMITMENT = "epoch-commitment";
     /// The HPKE info of an epoch key wrapped to a device.

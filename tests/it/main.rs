@@ -7,6 +7,7 @@
     reason = "a test stops at what it does not expect, and looks for what it does"
 )]
 
+mod bundles;
 mod clock;
 mod commits;
 mod events;

@@ -74,6 +74,7 @@ mod header;
 mod id;
 mod keys;
 mod now;
+mod once;
 mod run;
 mod seal;
 pub mod segment;

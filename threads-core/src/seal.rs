@@ -212,35 +212,60 @@ impl fmt::Debug for ServiceKey {
 pub struct NonceSecret {
     // Keyed once: the two inner hash states are copied per record instead of rebuilt.
     mac: Hmac<Sha256>,
+    /// For the salts of sealings that are made once.
+    salts: Hmac<Sha256>,
 }
 
 impl NonceSecret {
     /// Takes the 32 bytes of the device's nonce secret.
     #[must_use]
     pub fn new(secret: &[u8; 32]) -> Self {
-        let key = Zeroizing::new(Label::NONCE.hash(&[secret]));
+        let keyed = |label: Label| {
+            let key = Zeroizing::new(label.hash(&[secret]));
+            <Hmac<Sha256> as KeyInit>::new_from_slice(&*key).expect("HMAC takes any key length")
+        };
         Self {
-            mac: <Hmac<Sha256> as KeyInit>::new_from_slice(&*key)
-                .expect("HMAC takes any key length"),
+            mac: keyed(Label::NONCE),
+            salts: keyed(Label::PART_SALT),
         }
     }
 
     fn nonce(&self, context: &[u8], plaintext: &[u8], rng: &mut dyn CryptoRng) -> [u8; 12] {
-        let mut random = [0; 32];
-        rng.fill_bytes(&mut random);
-        let mut mac = self.mac.clone();
         if bug!(NonceReused) {
             return [7; NONCE_BYTES];
         }
-        mac.update(&Sha256::digest(context));
-        mac.update(&Sha256::digest(plaintext));
-        mac.update(&random);
+        let hedged = hedge(self.mac.clone(), context, plaintext, rng);
         let mut nonce = [0; NONCE_BYTES];
-        for (to, from) in nonce.iter_mut().zip(mac.finalize().into_bytes()) {
+        for (to, from) in nonce.iter_mut().zip(hedged) {
             *to = from;
         }
         nonce
     }
+
+    /// The salt of a sealing whose key is made once, hedged as nonces are.
+    pub(crate) fn salt(
+        &self,
+        context: &[u8],
+        plaintext: &[u8],
+        rng: &mut dyn CryptoRng,
+    ) -> [u8; 32] {
+        hedge(self.salts.clone(), context, plaintext, rng)
+    }
+}
+
+/// A MAC over all that a sealing is about, and randomness.
+fn hedge(
+    mut mac: Hmac<Sha256>,
+    context: &[u8],
+    plaintext: &[u8],
+    rng: &mut dyn CryptoRng,
+) -> [u8; 32] {
+    let mut random = [0; 32];
+    rng.fill_bytes(&mut random);
+    mac.update(&Sha256::digest(context));
+    mac.update(&Sha256::digest(plaintext));
+    mac.update(&random);
+    mac.finalize().into_bytes().into()
 }
 
 impl fmt::Debug for NonceSecret {

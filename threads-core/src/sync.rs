@@ -100,6 +100,7 @@
 //!
 //! [`Changes`]: crate::thread::Changes
 
+pub mod bundle;
 mod error;
 mod forget;
 mod message;

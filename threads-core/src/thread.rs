@@ -380,6 +380,11 @@ impl Thread {
         &self.seat
     }
 
+    /// The device's secret that hedges nonces and salts.
+    pub(crate) fn nonce_secret(&self) -> &NonceSecret {
+        &self.nonce_secret
+    }
+
     /// Who may do what.
     #[must_use]
     pub fn governance(&self) -> &Governance {

@@ -13,6 +13,7 @@ use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
 use super::PeerKey;
+use super::bundle::Imports;
 use super::error::SyncError;
 use super::message::Message;
 use super::offer::offer_in;
@@ -59,6 +60,7 @@ pub struct Replica {
     pub(super) refusals: Refusals,
     /// How much of a thread is kept, where that is bounded.
     pub(super) quotas: BTreeMap<ThreadId, Quota>,
+    pub(super) imports: Imports,
     next_number: u32,
 }
 
@@ -96,6 +98,7 @@ impl Replica {
             sessions: BTreeMap::new(),
             refusals: Refusals::default(),
             quotas: BTreeMap::new(),
+            imports: Imports::default(),
             next_number: 0,
         };
         for (number, row) in rows {
@@ -123,6 +126,11 @@ impl Replica {
             replica.slots.insert(id, slot);
         }
         Ok(replica)
+    }
+
+    /// This peer.
+    pub(super) fn local(&self) -> PeerKey {
+        self.local
     }
 
     /// The number for the next thread of this store.

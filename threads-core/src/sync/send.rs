@@ -143,7 +143,7 @@ fn next_in(
     }
     if !matched.subscribed {
         // It does not know this seat yet: governance tells it, and then it says what it lacks.
-        return next_range(matched, thread, view, Part::Governance);
+        return next_range(matched, thread, view, Part::Governance, RANGE_BYTES);
     }
     // Answers are made one at a time, when there is room for them.
     while let Some((log, from)) = matched.questions.pop_first() {
@@ -185,7 +185,7 @@ fn next_in(
             ));
         }
     }
-    if let Some(range) = next_range(matched, thread, view, Part::Governance)? {
+    if let Some(range) = next_range(matched, thread, view, Part::Governance, RANGE_BYTES)? {
         return Ok(Some(range));
     }
     if matched.wraps_level != Some(thread.wraps_kept()) && !bug!(WrapsNotHandedOn) {
@@ -215,7 +215,7 @@ fn next_in(
         }
         matched.wraps_level = Some(thread.wraps_kept());
     }
-    if let Some(range) = next_range(matched, thread, view, Part::Data)? {
+    if let Some(range) = next_range(matched, thread, view, Part::Data, RANGE_BYTES)? {
         return Ok(Some(range));
     }
     if !matched.up_to_date_sent {
@@ -279,14 +279,14 @@ fn next_farewell(
         .seat
         .and_then(|seat| thread.governance().farewell(seat));
     match told.filter(|_| matched.haves_in > 0) {
-        Some(told) => next_range(matched, thread, view, Part::Until(&told)),
+        Some(told) => next_range(matched, thread, view, Part::Until(&told), RANGE_BYTES),
         None => Ok(None),
     }
 }
 
 /// Which logs a range is of.
 #[derive(Clone, Copy)]
-enum Part<'a> {
+pub(super) enum Part<'a> {
     /// Control logs.
     Governance,
     /// Control logs, up to a frontier.
@@ -306,25 +306,26 @@ impl Part<'_> {
     }
 }
 
-/// The next range of control logs, or of data logs: oldest first, up to [`RANGE_BYTES`].
-fn next_range(
+/// The next range of control logs, or of data logs: oldest first, up to so many bytes, but for a run
+/// that is longer.
+pub(super) fn next_range(
     matched: &mut Matched,
     thread: &Thread,
     view: &dyn View,
     part: Part<'_>,
+    bytes_max: usize,
 ) -> Result<Option<Vec<u8>>, StoreError> {
     let theirs = |log: &LogId| matched.theirs.get(log).copied().unwrap_or_default();
     // In the order of opening: a log never comes before the record that opens it.
     let next = thread.logs_as_opened().find(|log| {
-        log.tip.seq > theirs(&log.id) + u64::from(bug!(RangeOffByOne))
-            && part.has(log, theirs(&log.id) + 1)
-            && !matched.unwanted.contains(&log.id)
+        let tip = log.tip.seq - u64::from(bug!(RangeOffByOne)).min(log.tip.seq);
+        part.has(log, theirs(&log.id) + 1) && matched.is_pushed(&log.id, tip)
     });
     let Some(log) = next else { return Ok(None) };
     let mut rows: Vec<(Seq, Vec<u8>)> = Vec::new();
     let mut bytes = 0;
     thread.scan_rows(view, &log.id, theirs(&log.id) + 1, &mut |first, row| {
-        let is_enough = bytes + row.len() > RANGE_BYTES || !part.has(&log, first);
+        let is_enough = bytes + row.len() > bytes_max || !part.has(&log, first);
         if !rows.is_empty() && is_enough {
             return ControlFlow::Break(());
         }

@@ -63,6 +63,8 @@ pub(super) struct Matched {
     pub(super) unjudged: Vec<HaveLog>,
     /// The newest record of each log that the other side has, or was sent.
     pub(super) theirs: BTreeMap<LogId, Seq>,
+    /// Where to stop in each log; nowhere if there is nothing.
+    pub(super) until: Option<BTreeMap<LogId, Seq>>,
     /// The newest record of each log that the other side said to keep.
     pub(super) acked: BTreeMap<LogId, Seq>,
     /// Numbers of the logs that ranges to the other side named.
@@ -177,11 +179,7 @@ impl Session {
 
     /// The short hash of a head, which nobody can have prepared for: both nonces key it.
     pub(super) fn short_hash(&self, id: &RecordId) -> [u8; SHORT_HASH_BYTES] {
-        let binding = self.binding().unwrap_or_default();
-        let hash = Label::SHORT_HEAD_HASH.hash(&[&binding, &id.0]);
-        *hash
-            .first_chunk()
-            .expect("a hash is longer than its short form")
+        short_hash(&self.binding().unwrap_or_default(), id)
     }
 
     /// Logs of a vector whose newest record here is another one at the same place, but for proven forks.
@@ -205,7 +203,24 @@ impl Session {
     }
 }
 
+/// The short hash of a head under what nobody could foresee: the binding of a session, or the id of a
+/// bundle.
+pub(super) fn short_hash(binding: &[u8], id: &RecordId) -> [u8; SHORT_HASH_BYTES] {
+    let hash = Label::SHORT_HEAD_HASH.hash(&[binding, &id.0]);
+    *hash
+        .first_chunk()
+        .expect("a hash is longer than its short form")
+}
+
 impl Matched {
+    /// Tells whether something of a log is to be sent on by itself.
+    pub(super) fn is_pushed(&self, log: &LogId, tip: Seq) -> bool {
+        let theirs = self.theirs.get(log).copied().unwrap_or_default();
+        let until = |it: &BTreeMap<LogId, Seq>| it.get(log).copied().unwrap_or_default().min(tip);
+        let until = self.until.as_ref().map_or(tip, until);
+        until > theirs && !self.unwanted.contains(log)
+    }
+
     /// The last record of each log that is under way to the other side.
     pub(super) fn under_way(&self) -> impl Iterator<Item = (LogId, Seq)> + '_ {
         let done = |log: &LogId| self.ranges_done.get(log).copied().unwrap_or_default();

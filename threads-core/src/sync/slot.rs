@@ -32,12 +32,17 @@ impl Slot {
         }
     }
 
+    /// The own seat.
+    pub(super) fn seat(&self) -> Option<&Seat> {
+        match self {
+            Self::Open(thread) => Some(thread.seat()),
+            Self::Joining(joining) => joining.seat.as_ref(),
+        }
+    }
+
     /// The key that signs the channel.
     pub(super) fn signing(&self) -> Option<&SigningKey> {
-        match self {
-            Self::Open(thread) => Some(&thread.seat().signing),
-            Self::Joining(joining) => joining.seat.as_ref().map(|seat| &seat.signing),
-        }
+        self.seat().map(|seat| &seat.signing)
     }
 }
 

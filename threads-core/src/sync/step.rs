@@ -19,7 +19,9 @@ use crate::store::{Overlay, StoreError, Table, View};
 use crate::thread::{
     Changes, Opened, Parked, ReceiveError, TakeWrapError, Thread, ThreadEvent, tag_of,
 };
-use crate::{EpochId, Genesis, Now, RecordRef, Role, Run, SignedHead, ThreadId, VerifyError, Wrap};
+use crate::{
+    EpochId, Genesis, Now, RecordRef, Role, Run, SeatId, SignedHead, ThreadId, VerifyError, Wrap,
+};
 
 /// Most urgent messages that wait for a peer; beyond that it asks too much and is cut off.
 const URGENT_MAX: usize = 1024;
@@ -36,6 +38,27 @@ pub(super) struct Step<'a, 'b> {
     pub(super) rng: &'a mut dyn CryptoRng,
     pub(super) changes: &'a mut Changes,
     pub(super) sink: ReplicaSink<'b>,
+}
+
+/// What became of runs.
+pub(super) struct Taken {
+    pub(super) stored: u64,
+    pub(super) admitted: u64,
+    /// Behind the last record that was looked at.
+    pub(super) at: Seq,
+    /// The newest record of the log that is here now.
+    pub(super) tip: Seq,
+    /// Why the rest was not taken in.
+    pub(super) outcome: Result<(), ReceiveError>,
+}
+
+/// What became of wraps.
+#[derive(Default)]
+pub(super) struct TakenWraps {
+    /// Whether one of them was news.
+    pub(super) news: bool,
+    /// Why the last of those that are bad is.
+    pub(super) refused: Option<TakeWrapError>,
 }
 
 impl Step<'_, '_> {
@@ -379,30 +402,13 @@ impl Step<'_, '_> {
             self.wake(id);
             return Ok(());
         }
-        let Some(Slot::Open(thread)) = self.replica.slots.get_mut(&id) else {
+        let Some(taken) = self.take_runs(id, log, first, runs) else {
             return Err(SyncError::OutOfTurn {
                 peer,
                 what: "a range before the genesis",
             });
         };
-        let mut at = first;
-        let (mut stored, mut admitted) = (0, 0);
-        let mut outcome = Ok(());
-        for run in runs {
-            let mut sink = |opened: &Opened<'_>| (self.sink)(id, opened);
-            match thread.receive(self.view, log, at, *run, self.now, self.changes, &mut sink) {
-                Ok(received) => {
-                    stored += received.stored;
-                    admitted += received.admitted;
-                }
-                Err(source) => {
-                    outcome = Err(source);
-                    break;
-                }
-            }
-            at += run.count() as u64;
-        }
-        let tip = thread.log(&log).map_or(0, |log| log.tip.seq);
+        let Taken { at, tip, .. } = taken;
         let matched = self.matched(id)?;
         let records: u64 = runs.iter().map(|run| run.count() as u64).sum();
         if !bug!(ProgressLeaks) {
@@ -416,19 +422,71 @@ impl Step<'_, '_> {
             *acked = (at - 1).max(*acked);
         }
         matched.acks.insert(log_number, tip);
-        if stored > 0 && outcome.is_ok() {
+        if taken.stored > 0 && taken.outcome.is_ok() {
             self.replica.refusals.healed(peer, id, log);
         }
-        if stored > 0 || admitted > 0 {
+        if taken.stored > 0 || taken.admitted > 0 {
             self.replica.touched(id);
         }
-        self.after_governance(id)?;
+        self.after_runs(id, log, &taken)?;
         self.ask_about_forks(id)?;
         self.wake(id);
-        match outcome {
+        match taken.outcome {
             Ok(()) => Ok(()),
             Err(source) => self.refuse(id, log, tip, source),
         }
+    }
+
+    /// Takes in runs of a log that begin at `first`, up to one that is refused; nothing before the
+    /// genesis is here.
+    pub(super) fn take_runs(
+        &mut self,
+        id: ThreadId,
+        log: LogId,
+        first: Seq,
+        runs: &[Run<'_>],
+    ) -> Option<Taken> {
+        let Some(Slot::Open(thread)) = self.replica.slots.get_mut(&id) else {
+            return None;
+        };
+        let mut taken = Taken {
+            stored: 0,
+            admitted: 0,
+            at: first,
+            tip: 0,
+            outcome: Ok(()),
+        };
+        for run in runs {
+            let mut sink = |opened: &Opened<'_>| (self.sink)(id, opened);
+            let (view, at, now) = (self.view, taken.at, self.now);
+            match thread.receive(view, log, at, *run, now, self.changes, &mut sink) {
+                Ok(received) => {
+                    taken.stored += received.stored;
+                    taken.admitted += received.admitted;
+                }
+                Err(source) => {
+                    taken.outcome = Err(source);
+                    break;
+                }
+            }
+            taken.at = at.saturating_add(run.count() as u64);
+        }
+        taken.tip = thread.log(&log).map_or(0, |log| log.tip.seq);
+        Some(taken)
+    }
+
+    /// What follows for the thread from runs that were taken in.
+    pub(super) fn after_runs(
+        &mut self,
+        id: ThreadId,
+        log: LogId,
+        taken: &Taken,
+    ) -> Result<(), StoreError> {
+        self.after_governance(id);
+        if matches!(taken.outcome, Err(ReceiveError::Forked { .. })) {
+            self.after_fork(id, log)?;
+        }
+        Ok(())
     }
 
     /// Notes that a range was refused, and asks about a branch if that may be the reason.
@@ -503,9 +561,6 @@ impl Step<'_, '_> {
                 Some(declined(false))
             }
         };
-        if matches!(source, ReceiveError::Forked { .. }) {
-            self.after_fork(id, log)?;
-        }
         if let Some(answer) = answer {
             self.answer(id, "a range", answer)?;
         }
@@ -518,19 +573,18 @@ impl Step<'_, '_> {
     }
 
     /// New logs may have been opened: what peers have of them was refused before.
-    fn after_governance(&mut self, id: ThreadId) -> Result<(), SyncError> {
+    fn after_governance(&mut self, id: ThreadId) {
         let governed = self
             .changes
             .events
             .contains(&(id, ThreadEvent::GovernanceChanged));
         if !governed {
-            return Ok(());
+            return;
         }
         if let Some(Slot::Open(thread)) = self.replica.slots.get_mut(&id) {
             thread.wrap_missing(self.rng, self.changes);
         }
         self.replica.governed(id);
-        Ok(())
     }
 
     /// Asks about records that this range names and that differ from those which are here.
@@ -562,34 +616,18 @@ impl Step<'_, '_> {
         let peer = self.peer;
         let id = self.thread_id(number)?;
         let seat = self.matched(id)?.seat;
-        let Some(Slot::Open(thread)) = self.replica.slots.get_mut(&id) else {
-            return Err(SyncError::OutOfTurn {
-                peer,
-                what: "keys before the genesis",
-            });
+        let out_of_turn = SyncError::OutOfTurn {
+            peer,
+            what: "keys before the genesis",
         };
-        // Nobody can tell a good wrap for another seat from junk: strangers hand over none.
+        let Some(thread) = self.replica.thread(&id) else {
+            return Err(out_of_turn);
+        };
         let Some(seat) = seat.filter(|seat| thread.governance().role(*seat).is_some()) else {
             return Ok(());
         };
-        let mut refused = None;
-        let mut news = false;
         let told = self.changes.events.len();
-        for wrap in wraps {
-            let mut sink = |opened: &Opened<'_>| (self.sink)(id, opened);
-            match thread.take_wrap(self.view, seat, wrap, self.changes, &mut sink) {
-                Ok(it) => news |= it,
-                Err(TakeWrapError::Store(error)) => return Err(SyncError::Store(error)),
-                // Nobody's fault: governance that tells of the epoch or the seat may be held here, and
-                // several members may have wrapped the same key.
-                Err(
-                    TakeWrapError::UnknownEpoch
-                    | TakeWrapError::Ghost { .. }
-                    | TakeWrapError::TooMany { .. },
-                ) => {}
-                Err(source) => refused = Some(source),
-            }
-        }
+        let taken = self.take_wraps(id, seat, wraps)?.ok_or(out_of_turn)?;
         let mut told = self.changes.events.iter().skip(told);
         let key_came = told.any(|(of, it)| *of == id && matches!(it, ThreadEvent::KeyCame { .. }));
         let matched = self.matched(id)?;
@@ -601,14 +639,14 @@ impl Step<'_, '_> {
                 .iter()
                 .map(|wrap| (wrap.epoch, wrap.seat, tag_of(wrap))),
         );
-        if news {
+        if taken.news {
             self.replica.touched(id);
         }
         // Before the other side told all it has, wraps for others may be under way.
         if is_live {
             self.wrap_due(id);
         }
-        match refused {
+        match taken.refused {
             Some(source) => Err(SyncError::Wrap {
                 peer,
                 thread: id,
@@ -618,8 +656,41 @@ impl Step<'_, '_> {
         }
     }
 
+    /// Takes in wraps that a seat hands over; nothing before the genesis is here.
+    pub(super) fn take_wraps(
+        &mut self,
+        id: ThreadId,
+        seat: SeatId,
+        wraps: &[Wrap],
+    ) -> Result<Option<TakenWraps>, StoreError> {
+        let Some(Slot::Open(thread)) = self.replica.slots.get_mut(&id) else {
+            return Ok(None);
+        };
+        let mut taken = TakenWraps::default();
+        // Nobody can tell a good wrap for another seat from junk: strangers hand over none.
+        if thread.governance().role(seat).is_none() {
+            return Ok(Some(taken));
+        }
+        for wrap in wraps {
+            let mut sink = |opened: &Opened<'_>| (self.sink)(id, opened);
+            match thread.take_wrap(self.view, seat, wrap, self.changes, &mut sink) {
+                Ok(it) => taken.news |= it,
+                Err(TakeWrapError::Store(error)) => return Err(error),
+                // Nobody's fault: governance that tells of the epoch or the seat may be held here, and
+                // several members may have wrapped the same key.
+                Err(
+                    TakeWrapError::UnknownEpoch
+                    | TakeWrapError::Ghost { .. }
+                    | TakeWrapError::TooMany { .. },
+                ) => {}
+                Err(source) => taken.refused = Some(source),
+            }
+        }
+        Ok(Some(taken))
+    }
+
     /// Wraps keys that came for the readers who lack them.
-    fn wrap_due(&mut self, id: ThreadId) {
+    pub(super) fn wrap_due(&mut self, id: ThreadId) {
         if let Some(Slot::Open(thread)) = self.replica.slots.get_mut(&id)
             && thread.wrap_due(self.rng, self.changes) > 0
         {
@@ -717,12 +788,12 @@ impl Step<'_, '_> {
         if !thread.find_fork(self.view, log, asked, theirs, self.changes)? {
             return Err(error);
         }
-        self.after_fork(id, log)
+        Ok(self.after_fork(id, log)?)
     }
 
     /// Gives up a log that was proven to have two branches if it is the own one, and lets in what
     /// waited for the proof because it names either branch.
-    fn after_fork(&mut self, id: ThreadId, log: LogId) -> Result<(), SyncError> {
+    fn after_fork(&mut self, id: ThreadId, log: LogId) -> Result<(), StoreError> {
         let Some(Slot::Open(thread)) = self.replica.slots.get_mut(&id) else {
             return Ok(());
         };
@@ -733,7 +804,7 @@ impl Step<'_, '_> {
         let mut sink = |opened: &Opened<'_>| (self.sink)(id, opened);
         if thread.release(self.view, self.now, self.changes, &mut sink)? > 0 {
             self.replica.touched(id);
-            self.after_governance(id)?;
+            self.after_governance(id);
         }
         Ok(())
     }
@@ -763,20 +834,28 @@ impl Step<'_, '_> {
     fn genesis(&mut self, number: u32, genesis: &[u8]) -> Result<(), SyncError> {
         let peer = self.peer;
         let id = self.thread_id(number)?;
+        if self.open_genesis(id, genesis) {
+            return Ok(());
+        }
+        Err(SyncError::WrongGenesis { peer })
+    }
+
+    /// Begins a thread of which only a ticket was here, unless the genesis is not its own.
+    pub(super) fn open_genesis(&mut self, id: ThreadId, genesis: &[u8]) -> bool {
         let Some(Slot::Joining(joining)) = self.replica.slots.get_mut(&id) else {
             // Known already: nothing to learn.
-            return Ok(());
+            return true;
         };
         if ThreadId::of(genesis) != id || Genesis::decode(genesis).is_err() {
-            return Err(SyncError::WrongGenesis { peer });
+            return false;
         }
         let Some(seat) = joining.seat.take() else {
-            return Ok(());
+            return true;
         };
         let (number, service) = (joining.number, joining.service.clone());
-        let secret = self.replica.nonce_secret.clone();
-        let mut thread = Thread::join(number, id, genesis, service, seat, secret, self.changes)
-            .map_err(|_| SyncError::WrongGenesis { peer })?;
+        let (peer, secret) = (self.peer, self.replica.nonce_secret.clone());
+        let joined = Thread::join(number, id, genesis, service, seat, secret, self.changes);
+        let Ok(mut thread) = joined else { return false };
         thread.set_quota(self.replica.quotas.get(&id).copied());
         self.replica.slots.insert(id, Slot::Open(Box::new(thread)));
         for session in self.replica.sessions.values_mut() {
@@ -785,12 +864,12 @@ impl Step<'_, '_> {
             }
             session.wake(id);
         }
-        Ok(())
+        true
     }
 }
 
 /// Notes which records of the own log somebody else keeps.
-fn note_kept(
+pub(super) fn note_kept(
     view: &dyn View,
     changes: &mut Changes,
     thread: &Thread,

@@ -7,6 +7,7 @@
 )]
 
 mod attack;
+mod bundle;
 mod clock;
 mod convergence;
 mod cut;

@@ -11,6 +11,7 @@ use leno_crdt_codec::cbor::{Decoder, Encoder};
 use leno_identity::AgreementKey;
 use leno_threads_core::fork::ForkProof;
 use leno_threads_core::sync::Message;
+use leno_threads_core::sync::bundle::Part;
 use leno_threads_core::{
     Genesis, Header, LogId, Padding, RecordId, Run, SignedHead, Stamp, ThreadId, Tip, decode_frame,
     decode_roster, encode_frame, encode_roster,
@@ -99,6 +100,9 @@ fn read(case: &Value) -> Result<Vec<u8>, String> {
             }
             Ok(message.encode())
         }
+        "part" => Part::decode(&bytes)
+            .map(|it| it.encode())
+            .map_err(|it| chain(&it)),
         "proof" => ForkProof::decode(&bytes)
             .map(|it| it.encode())
             .map_err(|it| chain(&it)),

@@ -1,6 +1,8 @@
 //! Bytes with their meaning.
 
-use super::values::{branches, frames, genesis, headers, messages, opened, rosters, run, wrap};
+use super::values::{
+    branches, frames, genesis, headers, messages, opened, part, rosters, run, wrap,
+};
 use super::{CBOR, Cases, PLAINTEXT, THREAD, encode_head, hex, unhex};
 use leno_identity::AgreementKey;
 use leno_threads_core::fork::ForkProof;
@@ -79,5 +81,13 @@ pub(super) fn accepted() -> Vec<Value> {
     let proof = ForkProof::new(a, b).unwrap();
     let fields = json!({"log": hex(proof.log().0), "seq": proof.seq()});
     cases.add("fork proof", CBOR, "proof", &proof.encode(), fields);
+    for (name, encapsulated) in [
+        ("part of a bundle", None),
+        ("part of a bundle for one seat", Some([5; 32])),
+    ] {
+        let part = part(encapsulated);
+        let fields = json!({"number": part.number, "last": part.is_last});
+        cases.add(name, CBOR, "part", &part.encode(), fields);
+    }
     cases.0
 }

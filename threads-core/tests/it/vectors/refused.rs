@@ -1,6 +1,6 @@
 //! Bytes that must be refused.
 
-use super::values::{DATA, at, branches, genesis, grant, header, run, wrap};
+use super::values::{DATA, at, branches, genesis, grant, header, part, run, wrap};
 use super::{Cases, PLAINTEXT, encode_head, hex};
 use leno_crdt_codec::cbor::Encoder;
 use leno_identity::AgreementKey;
@@ -370,6 +370,20 @@ pub(super) fn refused() -> Vec<Value> {
         ("proof: empty", vec![]),
     ] {
         cases.refuse(name, "proof", &bytes, nothing());
+    }
+    let good = part(None).encode();
+    let mut long = good[..good.len() - 7].to_vec();
+    long.extend([0x5a, 0, 0x10, 0, 1]);
+    for (name, bytes) in [
+        ("part: another file", with(&good, 3, b"E")),
+        ("part: version 2", with(&good, 13, &[2])),
+        ("part: seven fields", with(&good, 0, &[0x87])),
+        ("part: longer than parts are", long),
+        ("part: cut", good[..good.len() - 1].to_vec()),
+        ("part: trailing byte", [&good[..], &[0]].concat()),
+        ("part: empty", vec![]),
+    ] {
+        cases.refuse(name, "part", &bytes, nothing());
     }
     cases.0
 }

@@ -4,6 +4,7 @@ use super::{THREAD, hex};
 use crate::util::{Secrets, rng};
 use leno_identity::{AgreementKey, SigningKey};
 use leno_threads_core::fork::Branch;
+use leno_threads_core::sync::bundle::Part;
 use leno_threads_core::sync::{AckLog, HaveLog, LogName, Message};
 use leno_threads_core::{
     EpochId, EpochKey, EpochOp, FrameOp, Genesis, GrantOp, Header, KeyRef, LogId, OpRef, OpenOp,
@@ -23,6 +24,17 @@ pub(super) fn genesis(suite: Suite, byte: u8) -> Genesis {
         suite,
         policy: Policy::Standard,
         nonce: [byte; 16],
+    }
+}
+
+pub(super) fn part(encapsulated: Option<[u8; 32]>) -> Part<'static> {
+    Part {
+        bundle: [3; 16],
+        tag: [4; 16],
+        number: 300,
+        is_last: encapsulated.is_some(),
+        encapsulated,
+        sealed: b"sealed",
     }
 }
 
