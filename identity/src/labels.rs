@@ -93,6 +93,12 @@ registry! {
     EPOCH_COMMITMENT = "epoch-commitment";
     /// The HPKE info of an epoch key wrapped to a device.
     EPOCH_WRAP = "epoch-wrap";
+    /// The key, derived from an epoch key, that seals the signals of a thread.
+    SIGNAL_KEY = "signal-key";
+    /// The MAC that stands for a seat's key in its signals.
+    SIGNAL_TAG = "signal-tag";
+    /// A seat's signature of a signal.
+    SIGNAL_STATEMENT = "signal-statement";
     /// The hash of an author's member number and a nonce that a document id is made of.
     DOCUMENT_ID = "document-id";
     /// The salted hash of a member's identity key in its first grant.

@@ -100,6 +100,7 @@
 //!
 //! [`Changes`]: crate::thread::Changes
 
+mod bucket;
 pub mod bundle;
 mod error;
 mod forget;
@@ -109,7 +110,9 @@ mod refusal;
 mod replica;
 mod send;
 mod session;
+mod signal;
 mod slot;
+mod spread;
 mod step;
 
 pub use error::SyncError;
@@ -118,7 +121,13 @@ pub use message::{
     SYNC_MESSAGE_BYTES_MAX, SYNC_VERSION, TAGS_MAX, Tag, WRAPS_MAX,
 };
 pub use replica::{Level, Progress, Replica, ReplicaSink};
+pub use signal::{
+    SIGNAL_KEYS_MAX, SIGNAL_NAME_BYTES_MAX, SIGNAL_SEALED_BYTES_MAX, SIGNAL_TTL_MILLIS,
+    SIGNAL_TTL_MILLIS_MAX, SIGNAL_VALUE_BYTES_MAX, SIGNALS_MAX, SIGNALS_PER_THREAD_MAX, Signal,
+    SignalError, SignalEvent, SignalTag,
+};
 pub use slot::{Joining, Slot};
+pub use spread::SPREAD_DEGREE;
 
 /// A peer: the Ed25519 key of its device, proven by the transport.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

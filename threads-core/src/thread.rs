@@ -385,6 +385,17 @@ impl Thread {
         &self.nonce_secret
     }
 
+    /// The key of an epoch, if it is held.
+    pub(crate) fn epoch_key(&self, epoch: &EpochId) -> Option<&EpochKey> {
+        self.keys.get(epoch).map(|(_, key)| key)
+    }
+
+    /// The epoch that seals now, and its key, if it is held.
+    pub(crate) fn sealing_key(&self) -> Option<(EpochId, &EpochKey)> {
+        let epoch = self.governance.sealing_epoch(crate::THREAD_DOMAIN)?;
+        Some((epoch, self.epoch_key(&epoch)?))
+    }
+
     /// Who may do what.
     #[must_use]
     pub fn governance(&self) -> &Governance {

@@ -78,6 +78,16 @@ pub enum SyncError {
         #[source]
         source: TakeWrapError,
     },
+    /// A signal that its seat did not sign, or did not seal as it says. Others go on.
+    #[error("a signal of seat {seat} from peer {} is refused", short(.peer))]
+    Signal {
+        /// Who sent it.
+        peer: PeerKey,
+        /// The thread.
+        thread: ThreadId,
+        /// Whose it claims to be.
+        seat: SeatId,
+    },
     /// A peer that was asked for its branch of a log has none that differs: what it sent before was
     /// made up. Nothing more of this log is taken from it.
     #[error("peer {} sent records of log {log} that its log does not have", short(.peer))]
@@ -117,6 +127,7 @@ impl SyncError {
             Self::TooManyLogs { .. }
             | Self::Range { .. }
             | Self::Wrap { .. }
+            | Self::Signal { .. }
             | Self::NoBranch { .. }
             | Self::Store(_) => false,
         }

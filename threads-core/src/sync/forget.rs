@@ -34,6 +34,7 @@ impl Replica {
         delete_rows(view, number, changes)?;
         self.slots.remove(id);
         self.quotas.remove(id);
+        self.spreads.forget(id);
         for session in self.sessions.values_mut() {
             if let Some(matched) = session.matched.remove(id) {
                 let thread = matched.number;

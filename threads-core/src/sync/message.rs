@@ -7,6 +7,7 @@
 use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder, Kind};
 use leno_crdt_codec::{LogId, Seq};
 
+use super::signal::Signal;
 use crate::epoch::Wrap;
 use crate::fork::BRANCH_HEADERS_MAX;
 use crate::{EpochId, Header, Run, SeatId, VerifyError};
@@ -239,6 +240,36 @@ pub enum Message<'a> {
         /// The epochs, in ascending order.
         epochs: Vec<EpochId>,
     },
+    /// 14: something that a seat says and nobody stores.
+    Signal {
+        /// The thread.
+        thread: u32,
+        /// The signal.
+        signal: Signal,
+    },
+    /// 15: what the sender has by now of some logs, and does not send by itself.
+    Announce {
+        /// The thread.
+        thread: u32,
+        /// Whether it can push to one more peer.
+        has_room: bool,
+        /// The logs, sorted by id.
+        logs: Vec<HaveLog>,
+    },
+    /// 16: send what you announced of these logs, and push from now on if you can.
+    Graft {
+        /// The thread.
+        thread: u32,
+        /// Push in any case: the sender follows the thread over few sessions.
+        always: bool,
+        /// The logs, sorted by id, and the newest record that the sender has.
+        logs: Vec<(LogId, Seq)>,
+    },
+    /// 17: announce from now on: what you push is here already.
+    Prune {
+        /// The thread.
+        thread: u32,
+    },
     /// 20: the sender does not follow the thread any more.
     Left {
         /// The thread.
@@ -284,18 +315,8 @@ impl<'a> Message<'a> {
                 logs,
             } => {
                 begin(5, 3);
-                encoder
-                    .uint((*thread).into())
-                    .bool(*subscribe)
-                    .bytes(wraps)
-                    .array(logs.len());
-                for it in logs {
-                    encoder
-                        .array(3)
-                        .bytes(&it.log.0)
-                        .uint(it.seq)
-                        .bytes(&it.hash);
-                }
+                encoder.uint((*thread).into()).bool(*subscribe).bytes(wraps);
+                encode_have(&mut encoder, logs);
             }
             Self::Totals { thread, records } => {
                 begin(3, 4);
@@ -383,6 +404,38 @@ impl<'a> Message<'a> {
                     encoder.bytes(&epoch.0);
                 }
             }
+            Self::Signal { thread, signal } => {
+                begin(9, 14);
+                encoder.uint((*thread).into());
+                signal.encode(&mut encoder);
+            }
+            Self::Announce {
+                thread,
+                has_room,
+                logs,
+            } => {
+                begin(4, 15);
+                encoder.uint((*thread).into()).bool(*has_room);
+                encode_have(&mut encoder, logs);
+            }
+            Self::Graft {
+                thread,
+                always,
+                logs,
+            } => {
+                begin(4, 16);
+                encoder
+                    .uint((*thread).into())
+                    .bool(*always)
+                    .array(logs.len());
+                for (log, seq) in logs {
+                    encoder.array(2).bytes(&log.0).uint(*seq);
+                }
+            }
+            Self::Prune { thread } => {
+                begin(2, 17);
+                encoder.uint((*thread).into());
+            }
         }
         encoder.into_vec()
     }
@@ -404,6 +457,10 @@ impl<'a> Message<'a> {
             | Self::Refused { thread, .. }
             | Self::UpToDate { thread, .. }
             | Self::NeedKeys { thread, .. }
+            | Self::Signal { thread, .. }
+            | Self::Announce { thread, .. }
+            | Self::Graft { thread, .. }
+            | Self::Prune { thread }
             | Self::Left { thread } => Some(*thread),
         }
     }
@@ -422,10 +479,11 @@ impl<'a> Message<'a> {
         let count = decoder.array()?;
         let kind = decoder.uint()?;
         let length = match kind {
-            1 | 20 => 2,
+            1 | 17 | 20 => 2,
             0 | 4 | 6 | 7 | 10 | 12 | 13 => 3,
-            2 | 9 | 11 => 4,
+            2 | 9 | 11 | 15 | 16 => 4,
             3 | 5 | 8 => 5,
+            14 => 9,
             _ => return Err(out_of_bounds("the kind of a message").into()),
         };
         if count != length {
@@ -561,12 +619,53 @@ fn decode_body<'a>(decoder: &mut Decoder<'a>, kind: u64) -> Result<Message<'a>, 
             }
             Message::NeedKeys { thread, epochs }
         }
+        14 => Message::Signal {
+            thread,
+            signal: Signal::decode(decoder)?,
+        },
+        15 => Message::Announce {
+            thread,
+            has_room: decoder.bool()?,
+            logs: decode_have(decoder)?,
+        },
+        16 => Message::Graft {
+            thread,
+            always: decoder.bool()?,
+            logs: decode_places(decoder)?,
+        },
+        17 => Message::Prune { thread },
         20 => Message::Left { thread },
         _ => Message::UpToDate {
             thread,
             vectors: decoder.uint()?,
         },
     })
+}
+
+fn encode_have(encoder: &mut Encoder, logs: &[HaveLog]) {
+    encoder.array(logs.len());
+    for it in logs {
+        encoder
+            .array(3)
+            .bytes(&it.log.0)
+            .uint(it.seq)
+            .bytes(&it.hash);
+    }
+}
+
+fn decode_places(decoder: &mut Decoder<'_>) -> Result<Vec<(LogId, Seq)>, DecodeError> {
+    let mut logs: Vec<(LogId, Seq)> = Vec::new();
+    for _ in 0..decoder.array_up_to(LOGS_MAX)? {
+        let offset = decoder.offset();
+        decoder.array_of(2)?;
+        let (log, seq) = (LogId(*decoder.fixed()?), decoder.uint()?);
+        if logs.last().is_some_and(|(last, _)| *last >= log) {
+            let what = "the order of logs";
+            return Err(DecodeError::OutOfBounds { offset, what });
+        }
+        logs.push((log, seq));
+    }
+    Ok(logs)
 }
 
 fn decode_have(decoder: &mut Decoder<'_>) -> Result<Vec<HaveLog>, DecodeError> {

@@ -18,9 +18,11 @@ use super::error::SyncError;
 use super::message::Message;
 use super::offer::offer_in;
 use super::refusal::Refusals;
-use super::send::{next_message, next_message_while_joining, owed};
+use super::send::{Around, next_message, next_message_while_joining, owed};
 use super::session::{Matched, Session};
+use super::signal::Signals;
 use super::slot::{Joining, Slot, decode_joining, encode_joining};
+use super::spread::Spreads;
 use super::step::Step;
 use crate::seal::NonceSecret;
 use crate::store::{StoreError, Table, View, scan_prefix};
@@ -61,6 +63,8 @@ pub struct Replica {
     /// How much of a thread is kept, where that is bounded.
     pub(super) quotas: BTreeMap<ThreadId, Quota>,
     pub(super) imports: Imports,
+    pub(super) signals: Signals,
+    pub(super) spreads: Spreads,
     next_number: u32,
 }
 
@@ -99,6 +103,8 @@ impl Replica {
             refusals: Refusals::default(),
             quotas: BTreeMap::new(),
             imports: Imports::default(),
+            signals: Signals::default(),
+            spreads: Spreads::default(),
             next_number: 0,
         };
         for (number, row) in rows {
@@ -243,6 +249,7 @@ impl Replica {
                 };
                 matched.full.retain(is_full);
                 matched.unknown.retain(|log| thread.log(log).is_none());
+                matched.settle_offers(thread);
                 if governed {
                     matched.refused.retain(|log| !is_empty(log));
                     // Epochs may have begun, or this seat may read by now.
@@ -356,6 +363,7 @@ impl Replica {
         }
         let mut nonce = [0; 32];
         rng.fill_bytes(&mut nonce);
+        self.disconnected(&peer);
         let mut session = Session::new(self.local, peer, nonce);
         session.urgent.push_back(Message::Hello { nonce }.encode());
         self.sessions.insert(peer, session);
@@ -366,6 +374,8 @@ impl Replica {
         if !bug!(SessionKept) {
             self.sessions.remove(peer);
         }
+        self.signals.disconnected(peer);
+        self.unfollow(peer);
     }
 
     /// Exchanges vectors with a peer again, for all threads.
@@ -395,6 +405,9 @@ impl Replica {
         sink: ReplicaSink<'_>,
     ) -> Result<(), StoreError> {
         let now = now.into();
+        self.spreads.now_millis = now.millis();
+        self.signals.handle_timeout(now.millis());
+        self.spread_timeout(now.millis());
         let mut news = Vec::new();
         for (id, slot) in &mut self.slots {
             let Slot::Open(thread) = slot else { continue };
@@ -433,7 +446,10 @@ impl Replica {
             return Some(0);
         }
         let releases = self.threads().filter_map(Thread::next_release_millis);
-        releases.chain(self.refusals.next_millis()).min()
+        let spread = self.spreads.poll_timeout();
+        let signals = self.signals.poll_timeout();
+        let others = [self.refusals.next_millis(), spread, signals];
+        releases.chain(others.into_iter().flatten()).min()
     }
 
     /// Takes in a message.
@@ -458,11 +474,13 @@ impl Replica {
     ) -> Result<(), SyncError> {
         let message =
             Message::decode(bytes).map_err(|source| SyncError::Malformed { peer, source })?;
+        let now = now.into();
+        self.spreads.now_millis = now.millis();
         let mut step = Step {
             replica: self,
             view,
             peer,
-            now: now.into(),
+            now,
             rng,
             changes,
             sink,
@@ -489,7 +507,16 @@ impl Replica {
         // Each thread in turn, so that a large one does not starve the others.
         while let Some(id) = session.ready.pop_front() {
             let message = match self.slots.get_mut(&id) {
-                Some(Slot::Open(thread)) => next_message(session, thread, view)?,
+                Some(Slot::Open(thread)) => {
+                    let around = Around {
+                        signals: &self.signals,
+                        has_room: self.spreads.has_room(&id),
+                        now_millis: self.spreads.now_millis,
+                    };
+                    let message = next_message(session, thread, view, around)?;
+                    self.spreads.take_timer(*peer, id, session);
+                    message
+                }
                 Some(Slot::Joining(_)) => next_message_while_joining(session, id),
                 None => None,
             };

@@ -9,6 +9,7 @@ use super::message::{
     WRAPS_MAX,
 };
 use super::session::{Matched, Session};
+use super::signal::{Held, Signals};
 use crate::run::decode_row;
 use crate::store::{StoreError, View};
 use crate::thread::{LogStatus, Thread, tag_of};
@@ -43,16 +44,27 @@ pub(super) fn next_message_while_joining(session: &mut Session, id: ThreadId) ->
     )
 }
 
+/// What the replica knows beside the session and the thread.
+#[derive(Clone, Copy)]
+pub(super) struct Around<'a> {
+    pub(super) signals: &'a Signals,
+    /// Whether another session of the thread can be pushed over.
+    pub(super) has_room: bool,
+    /// The time of the last step.
+    pub(super) now_millis: u64,
+}
+
 pub(super) fn next_message(
     session: &mut Session,
     thread: &mut Thread,
     view: &dyn View,
+    around: Around<'_>,
 ) -> Result<Option<Vec<u8>>, StoreError> {
     let id = thread.id();
     let Some(mut matched) = session.matched.remove(&id) else {
         return Ok(None);
     };
-    let message = next_in(session, &mut matched, thread, view);
+    let message = next_in(session, &mut matched, thread, view, around);
     session.matched.insert(id, matched);
     message
 }
@@ -62,6 +74,7 @@ fn next_in(
     matched: &mut Matched,
     thread: &mut Thread,
     view: &dyn View,
+    around: Around<'_>,
 ) -> Result<Option<Vec<u8>>, StoreError> {
     let number = matched.number;
     let may_follow = matched.may_follow(thread);
@@ -144,6 +157,16 @@ fn next_in(
     if !matched.subscribed {
         // It does not know this seat yet: governance tells it, and then it says what it lacks.
         return next_range(matched, thread, view, Part::Governance, RANGE_BYTES);
+    }
+    // Whoever joins needs governance and keys first to make anything of a signal.
+    if matched.up_to_date_sent
+        && let Some(signal) = next_signal(session, matched, thread.id(), around.signals)
+    {
+        return Ok(Some(signal));
+    }
+    let of_link = matched.next_of_link(session, thread, around.has_room, around.now_millis);
+    if of_link.is_some() {
+        return Ok(of_link);
     }
     // Answers are made one at a time, when there is room for them.
     while let Some((log, from)) = matched.questions.pop_first() {
@@ -245,6 +268,23 @@ fn next_in(
     Ok(None)
 }
 
+/// The next signal that is not over, and that the other side has not sent itself.
+fn next_signal(
+    session: &Session,
+    matched: &mut Matched,
+    id: ThreadId,
+    signals: &Signals,
+) -> Option<Vec<u8>> {
+    while let Some(key) = matched.signals.pop_first() {
+        let is_news = |it: &&Held| !it.is_gone && !it.from.contains(&session.remote);
+        if let Some(held) = signals.get(id, key).filter(is_news) {
+            let (thread, signal) = (matched.number, held.signal.clone());
+            return Some(Message::Signal { thread, signal }.encode());
+        }
+    }
+    None
+}
+
 /// All that is said to a seat that holds no role here, or to a peer that proved none: an empty
 /// vector, once it proved a seat.
 ///
@@ -319,7 +359,12 @@ pub(super) fn next_range(
     // In the order of opening: a log never comes before the record that opens it.
     let next = thread.logs_as_opened().find(|log| {
         let tip = log.tip.seq - u64::from(bug!(RangeOffByOne)).min(log.tip.seq);
-        part.has(log, theirs(&log.id) + 1) && matched.is_pushed(&log.id, tip)
+        let is_wanted = match part {
+            // Whoever is told for the last time is told, whatever was announced to it.
+            Part::Until(_) => tip > theirs(&log.id) && !matched.unwanted.contains(&log.id),
+            Part::Governance | Part::Data => matched.is_pushed(&log.id, tip),
+        };
+        is_wanted && part.has(log, theirs(&log.id) + 1)
     });
     let Some(log) = next else { return Ok(None) };
     let mut rows: Vec<(Seq, Vec<u8>)> = Vec::new();

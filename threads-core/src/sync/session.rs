@@ -9,6 +9,8 @@ use sha2::Sha256;
 
 use super::PeerKey;
 use super::message::{HaveLog, SHORT_HASH_BYTES, Tag};
+use super::signal::{Hearing, SignalTag};
+use super::spread::Link;
 use crate::thread::{Thread, WrapTag};
 use crate::{EpochId, RecordId, SeatId, ServiceKey, ThreadId};
 
@@ -37,6 +39,8 @@ pub(super) struct Session {
     pub(super) left: BTreeSet<ThreadId>,
     /// Encoded messages that wait to be sent before anything else.
     pub(super) urgent: VecDeque<Vec<u8>>,
+    /// How well the other side behaves as to signals.
+    pub(super) hearing: Hearing,
     /// Threads that may have something to send, in turn.
     pub(super) ready: VecDeque<ThreadId>,
 }
@@ -63,8 +67,10 @@ pub(super) struct Matched {
     pub(super) unjudged: Vec<HaveLog>,
     /// The newest record of each log that the other side has, or was sent.
     pub(super) theirs: BTreeMap<LogId, Seq>,
-    /// Where to stop in each log; nowhere if there is nothing.
-    pub(super) until: Option<BTreeMap<LogId, Seq>>,
+    /// How records go over the session.
+    pub(super) link: Link,
+    /// Signals that are to be sent to the other side.
+    pub(super) signals: BTreeSet<(SeatId, SignalTag)>,
     /// The newest record of each log that the other side said to keep.
     pub(super) acked: BTreeMap<LogId, Seq>,
     /// Numbers of the logs that ranges to the other side named.
@@ -138,6 +144,7 @@ impl Session {
             left: BTreeSet::new(),
             urgent: VecDeque::new(),
             ready: VecDeque::new(),
+            hearing: Hearing::default(),
         }
     }
 
@@ -216,9 +223,16 @@ impl Matched {
     /// Tells whether something of a log is to be sent on by itself.
     pub(super) fn is_pushed(&self, log: &LogId, tip: Seq) -> bool {
         let theirs = self.theirs.get(log).copied().unwrap_or_default();
-        let until = |it: &BTreeMap<LogId, Seq>| it.get(log).copied().unwrap_or_default().min(tip);
-        let until = self.until.as_ref().map_or(tip, until);
-        until > theirs && !self.unwanted.contains(log)
+        self.link.until(log, tip) > theirs && !self.unwanted.contains(log)
+    }
+
+    /// Has the other side asked about logs that differ, each once.
+    pub(super) fn ask_about(&mut self, differing: impl IntoIterator<Item = (LogId, Seq)>) {
+        for (log, from) in differing {
+            if !self.asked.contains_key(&log) {
+                self.to_ask.insert(log, from);
+            }
+        }
     }
 
     /// The last record of each log that is under way to the other side.

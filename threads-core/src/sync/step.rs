@@ -167,6 +167,7 @@ impl Step<'_, '_> {
             Message::Left { thread } => {
                 let id = self.thread_id(thread)?;
                 self.session("a farewell")?.matched.remove(&id);
+                self.replica.part(&peer, &id);
                 Ok(())
             }
             Message::UpToDate { thread, vectors } => {
@@ -183,6 +184,30 @@ impl Step<'_, '_> {
                 Ok(())
             }
             Message::NeedKeys { thread, epochs } => self.need_keys(thread, &epochs),
+            Message::Signal { thread, signal } => self.signal(thread, signal),
+            Message::Announce {
+                thread,
+                has_room,
+                logs,
+            } => self.announce(thread, has_room, &logs),
+            Message::Graft {
+                thread,
+                always,
+                logs,
+            } => {
+                let id = self.thread_id(thread)?;
+                self.matched(id)?;
+                if self.knows_peer(id) {
+                    self.replica.grafted(peer, id, always, &logs);
+                }
+                Ok(())
+            }
+            Message::Prune { thread } => {
+                let id = self.thread_id(thread)?;
+                self.matched(id)?;
+                self.replica.pruned(peer, id);
+                Ok(())
+            }
         }
     }
 
@@ -215,7 +240,7 @@ impl Step<'_, '_> {
         }
     }
 
-    fn session(&mut self, what: &'static str) -> Result<&mut Session, SyncError> {
+    pub(super) fn session(&mut self, what: &'static str) -> Result<&mut Session, SyncError> {
         let peer = self.peer;
         let session = self.replica.sessions.get_mut(&peer);
         let session = session.ok_or(SyncError::OutOfTurn { peer, what })?;
@@ -228,7 +253,7 @@ impl Step<'_, '_> {
         Ok(session)
     }
 
-    fn thread_id(&mut self, number: u32) -> Result<ThreadId, SyncError> {
+    pub(super) fn thread_id(&mut self, number: u32) -> Result<ThreadId, SyncError> {
         let peer = self.peer;
         let session = self.session("a thread's message")?;
         let id = session.thread_of_number.get(&number).copied();
@@ -267,22 +292,7 @@ impl Step<'_, '_> {
             .filter(|thread| thread.wraps_digest() == wraps)
             .map(Thread::wraps_kept);
         let knows_peer = self.knows_peer(id);
-        let (mut differing, mut level_logs) = (Vec::new(), Vec::new());
-        let session = self.replica.sessions.get(&self.peer);
-        if let (Some(session), Some(thread)) = (session, self.replica.thread(&id))
-            && knows_peer
-        {
-            differing = session.differing(thread, logs);
-            // Whoever knows the hash has the record: it is kept, although its acknowledgement, or the
-            // row that noted it, was lost.
-            let is_same = |it: &&HaveLog| {
-                let here = thread.log(&it.log).filter(|log| log.tip.seq == it.seq);
-                here.is_some_and(|log| session.short_hash(&log.tip.id) == it.hash)
-            };
-            let same = logs.iter().filter(is_same).map(|it| (it.log, it.seq));
-            level_logs = same.collect();
-            note_kept(self.view, self.changes, thread, &level_logs)?;
-        }
+        let (differing, level_logs) = self.judge(id, logs)?;
         let matched = self.matched(id)?;
         // What it did not keep when it was sent here may have come to it from others since.
         for (log, seq) in level_logs {
@@ -294,11 +304,8 @@ impl Step<'_, '_> {
         } else {
             logs.to_vec()
         };
-        for (log, from) in differing {
-            if !matched.asked.contains_key(&log) {
-                matched.to_ask.insert(log, from);
-            }
-        }
+        matched.ask_about(differing);
+        let is_new = subscribe && !matched.subscribed;
         matched.wraps_level = wraps_level;
         matched.haves_in = matched.haves_in.saturating_add(1);
         matched.subscribed = subscribe;
@@ -324,12 +331,76 @@ impl Step<'_, '_> {
         }
         matched.up_to_date_sent = false;
         matched.totals_sent = false;
+        let peer = self.peer;
+        if subscribe {
+            self.replica.follow(peer, id);
+        }
+        let Replica {
+            sessions,
+            slots,
+            signals,
+            ..
+        } = &mut *self.replica;
+        let matched = sessions
+            .get_mut(&peer)
+            .and_then(|it| it.matched.get_mut(&id));
+        if let (Some(matched), Some(Slot::Open(thread))) = (matched, slots.get(&id)) {
+            matched.pull_all(thread);
+            if is_new {
+                matched.greet(id, signals);
+            }
+        }
         self.wake(id);
         Ok(())
     }
 
+    /// What a peer says to have is compared with what is here: which logs differ, and which are shown to
+    /// be level, by the hash of the newest record here; that they are kept is noted.
+    fn judge(&mut self, id: ThreadId, logs: &[HaveLog]) -> Result<Judged, StoreError> {
+        let session = self.replica.sessions.get(&self.peer);
+        let (Some(session), Some(thread)) = (session, self.replica.thread(&id)) else {
+            return Ok(Judged::default());
+        };
+        if !self.knows_peer(id) {
+            return Ok(Judged::default());
+        }
+        // Whoever knows the hash has the record: it is kept, although its acknowledgement, or the
+        // row that noted it, was lost.
+        let is_same = |it: &&HaveLog| {
+            let here = thread.log(&it.log).filter(|log| log.tip.seq == it.seq);
+            here.is_some_and(|log| session.short_hash(&log.tip.id) == it.hash)
+        };
+        let same: Vec<_> = logs
+            .iter()
+            .filter(is_same)
+            .map(|it| (it.log, it.seq))
+            .collect();
+        note_kept(self.view, self.changes, thread, &same)?;
+        Ok((session.differing(thread, logs), same))
+    }
+
+    /// Takes in what a peer has by now and does not push.
+    fn announce(&mut self, number: u32, has_room: bool, logs: &[HaveLog]) -> Result<(), SyncError> {
+        let (id, peer) = (self.thread_id(number)?, self.peer);
+        self.matched(id)?;
+        if !self.knows_peer(id) {
+            return Ok(());
+        }
+        let (differing, kept) = self.judge(id, logs)?;
+        let is_same = |it: &&HaveLog| !differing.iter().any(|(log, _)| *log == it.log);
+        let same: Vec<_> = logs.iter().filter(is_same).copied().collect();
+        let matched = self.matched(id)?;
+        matched.ask_about(differing);
+        for (log, seq) in kept {
+            let acked = matched.acked.entry(log).or_default();
+            *acked = seq.max(*acked);
+        }
+        self.replica.announced(peer, id, has_room, &same);
+        Ok(())
+    }
+
     /// Tells whether the other side may be answered, see [`Matched::may_follow`].
-    fn knows_peer(&self, id: ThreadId) -> bool {
+    pub(super) fn knows_peer(&self, id: ThreadId) -> bool {
         let session = self.replica.sessions.get(&self.peer);
         let matched = session.and_then(|session| session.matched.get(&id));
         let thread = self.replica.thread(&id);
@@ -427,6 +498,8 @@ impl Step<'_, '_> {
         }
         if taken.stored > 0 || taken.admitted > 0 {
             self.replica.touched(id);
+        } else if taken.outcome.is_ok() {
+            self.replica.was_duplicate(peer, id);
         }
         self.after_runs(id, log, &taken)?;
         self.ask_about_forks(id)?;
@@ -867,6 +940,9 @@ impl Step<'_, '_> {
         true
     }
 }
+
+/// Logs that differ and logs that are level, each with its newest record.
+type Judged = (Vec<(LogId, Seq)>, Vec<(LogId, Seq)>);
 
 /// Notes which records of the own log somebody else keeps.
 pub(super) fn note_kept(

@@ -56,15 +56,18 @@ pub(crate) fn new_seat(rng: &mut ChaCha20Rng) -> Seat {
 
 impl Peer {
     pub(crate) fn new(seed: u8) -> Self {
+        Self::with_key(PeerKey([seed; 32]))
+    }
+
+    pub(crate) fn with_key(key: PeerKey) -> Self {
         let store = MemoryStore::new();
-        let key = PeerKey([seed; 32]);
-        let secret = NonceSecret::new(&[seed; 32]);
+        let secret = NonceSecret::new(&key.0);
         let replica = Replica::load(&*store.view().unwrap(), key, secret).unwrap();
         Self {
             key,
             store,
             replica,
-            rng: rng(seed),
+            rng: ChaCha20Rng::from_seed(key.0),
             now: NOW,
             clock_is_set: true,
             read: BTreeMap::new(),

@@ -13,6 +13,7 @@ use crate::store::{StoreError, View};
 use crate::sync::message::{HaveLog, LOGS_MAX, Message, WRAPS_MAX};
 use crate::sync::send::{Part as Logs, next_range};
 use crate::sync::session::{Matched, short_hash};
+use crate::sync::spread::Link;
 use crate::thread::Thread;
 use crate::{SeatId, ThreadId, Wrap};
 
@@ -107,7 +108,7 @@ impl Export {
             }
         };
         let matched = Matched {
-            until: Some(Vector::of(thread).logs),
+            link: Link::only(Vector::of(thread).logs),
             theirs: since.logs,
             wraps_level: (since.wraps == thread.wraps_digest()).then(|| thread.wraps_kept()),
             ..Matched::default()

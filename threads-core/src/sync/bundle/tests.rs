@@ -187,7 +187,11 @@ fn messages_of_sessions_are_out_of_place() {
             thread,
             logs: vec![],
         },
-        Message::Refused { thread, log },
+        Message::Refused {
+            thread,
+            log,
+            is_full: false,
+        },
         Message::Question {
             thread,
             log,
@@ -279,6 +283,7 @@ fn records_that_nobody_signed_are_listed_and_the_rest_goes_on() {
             ReceiveError::Refused { log, .. } => (2, *log),
             ReceiveError::Forked { .. }
             | ReceiveError::TooManyParked { .. }
+            | ReceiveError::OverQuota { .. }
             | ReceiveError::NotPublished { .. }
             | ReceiveError::Store(_) => panic!("{error}"),
         }

@@ -1,6 +1,6 @@
 //! Bytes that must be refused.
 
-use super::values::{DATA, at, branches, genesis, grant, header, part, run, wrap};
+use super::values::{DATA, at, branches, genesis, grant, header, part, run, signal, wrap};
 use super::{Cases, PLAINTEXT, encode_head, hex};
 use leno_crdt_codec::cbor::Encoder;
 use leno_identity::AgreementKey;
@@ -17,6 +17,11 @@ fn with(bytes: &[u8], place: usize, new: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     bytes.splice(place..=place, new.iter().copied());
     bytes
+}
+
+fn signal_message(ttl_millis: u32, bytes: usize) -> Vec<u8> {
+    let signal = signal(ttl_millis, bytes);
+    Message::Signal { thread: 0, signal }.encode()
 }
 
 pub(super) fn refused() -> Vec<Value> {
@@ -264,6 +269,20 @@ pub(super) fn refused() -> Vec<Value> {
             }
             .encode(),
         ),
+        (
+            "message: graft with a log twice",
+            Message::Graft {
+                thread: 0,
+                always: true,
+                logs: vec![(log, 1), (log, 2)],
+            }
+            .encode(),
+        ),
+        (
+            "message: signal that lasts too long",
+            signal_message(600_001, 112),
+        ),
+        ("message: signal that is too long", signal_message(1, 1_329)),
         (
             "message: claims 2^63 tags",
             vec![0x82, 1, 0x9b, 0x80, 0, 0, 0, 0, 0, 0, 0],

@@ -5,7 +5,7 @@ use crate::util::{Secrets, rng};
 use leno_identity::{AgreementKey, SigningKey};
 use leno_threads_core::fork::Branch;
 use leno_threads_core::sync::bundle::Part;
-use leno_threads_core::sync::{AckLog, HaveLog, LogName, Message};
+use leno_threads_core::sync::{AckLog, HaveLog, LogName, Message, Signal};
 use leno_threads_core::{
     EpochId, EpochKey, EpochOp, FrameOp, Genesis, GrantOp, Header, KeyRef, LogId, OpRef, OpenOp,
     Policy, RecordId, RecordRef, Role, RosterOp, Run, Scope, SealContext, SealedPart, SeatId,
@@ -329,6 +329,18 @@ pub(super) fn branches() -> (Branch, Branch) {
     (side(["a", "bb"]), side(["cc", "ddd"]))
 }
 
+pub(super) fn signal(ttl_millis: u32, bytes: usize) -> Signal {
+    Signal {
+        epoch: EpochId([1; 32]),
+        seat: SeatId([2; 32]),
+        tag: [3; 16],
+        at: Stamp::from_millis(1_700_000_000_000),
+        ttl_millis,
+        sealed: vec![4; bytes],
+        signature: [5; 64],
+    }
+}
+
 pub(super) fn messages() -> Vec<(&'static str, Vec<u8>)> {
     let (_, items, _) = run(0);
     let signature = [5; 64];
@@ -467,6 +479,30 @@ pub(super) fn messages() -> Vec<(&'static str, Vec<u8>)> {
                 epochs: vec![EpochId([1; 32]), EpochId([2; 32])],
             },
         ),
+        (
+            "14 signal",
+            Message::Signal {
+                thread: 0,
+                signal: signal(60_000, 112),
+            },
+        ),
+        (
+            "15 announce",
+            Message::Announce {
+                thread: 0,
+                has_room: true,
+                logs: vec![entry],
+            },
+        ),
+        (
+            "16 graft",
+            Message::Graft {
+                thread: 0,
+                always: false,
+                logs: vec![(log, 0), (LogId([5; 32]), 300)],
+            },
+        ),
+        ("17 prune", Message::Prune { thread: 3 }),
     ];
     all.into_iter()
         .map(|(name, it)| (name, it.encode()))
