@@ -179,18 +179,20 @@ impl Objects {
         }
     }
 
-    /// The first objects of a folder behind a name, in the order of names.
-    async fn page(
+    /// The first objects of a folder behind a name, in the order of names. What else lies there is
+    /// not ours.
+    async fn page<T>(
         &self,
         folder: &Path,
         after: Option<Path>,
         limit: usize,
-    ) -> Result<Vec<ObjectMeta>, ObjectError> {
+        parse: impl Fn(&ObjectMeta) -> Option<T>,
+    ) -> Result<Vec<T>, ObjectError> {
         let listed = match after {
             Some(after) => self.store.list_with_offset(Some(folder), &after),
             None => self.store.list(Some(folder)),
         };
-        first_of(listed, limit, self.is_ordered)
+        first_of(listed, limit, self.is_ordered, parse)
             .await
             .map_err(|error| object_error(Doing::List, error))
     }
@@ -307,15 +309,18 @@ impl BlockStore for Objects {
     async fn list(&self, after: Option<&Cid>, limit: usize) -> Result<Vec<Cid>, ObjectError> {
         let folder = self.prefix.clone().join("blocks");
         let after = after.map(|cid| self.block_path(cid));
-        let page = self
-            .page(&folder, after, limit.min(BLOCKS_PER_PAGE_MAX))
-            .await?;
-        // What else lies there is not ours.
-        Ok(page
-            .iter()
-            .filter_map(|meta| cid_of(&meta.location))
-            .collect())
+        let limit = limit.min(BLOCKS_PER_PAGE_MAX);
+        self.page(&folder, after, limit, |meta| cid_of(&meta.location))
+            .await
     }
+}
+
+fn listed_of(meta: &ObjectMeta) -> Option<ListedSegment> {
+    Some(ListedSegment {
+        id: SegmentId::from_text(meta.location.filename()?)?,
+        bytes: meta.size,
+        put_millis: u64::try_from(meta.last_modified.timestamp_millis()).unwrap_or(0),
+    })
 }
 
 fn cid_of(path: &Path) -> Option<Cid> {
@@ -366,15 +371,8 @@ impl SharedStore for Objects {
     ) -> Result<Vec<ListedSegment>, ObjectError> {
         let after = after.map(|id| self.segment_path(place, id));
         let limit = limit.min(SEGMENTS_PER_PAGE_MAX);
-        let page = self.page(&self.segments_path(place), after, limit).await?;
-        let listed = page.iter().filter_map(|meta| {
-            Some(ListedSegment {
-                id: SegmentId::from_text(meta.location.filename()?)?,
-                bytes: meta.size,
-                put_millis: u64::try_from(meta.last_modified.timestamp_millis()).unwrap_or(0),
-            })
-        });
-        Ok(listed.collect())
+        let folder = self.segments_path(place);
+        self.page(&folder, after, limit, listed_of).await
     }
 
     async fn heads(
