@@ -221,7 +221,9 @@ impl Raw {
             loop {
                 match self.alice.next().await.ok_or("the endpoint is closed")? {
                     NetEvent::Message { .. } => break,
-                    NetEvent::Connected { .. } | NetEvent::Disconnected { .. } => {}
+                    NetEvent::Connected { .. }
+                    | NetEvent::Disconnected { .. }
+                    | NetEvent::Discovered { .. } => {}
                 }
             }
             times.push(begun.elapsed());

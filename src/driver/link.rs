@@ -88,6 +88,8 @@ impl Links {
                     self.message(work, key, &bytes);
                 }
             }
+            // No network here is asked to look around.
+            NetEvent::Discovered { .. } => {}
         }
     }
 

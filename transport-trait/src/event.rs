@@ -2,7 +2,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::{LinkId, PeerId};
+use crate::{Address, LinkId, PeerId};
 
 /// What a transport reports through [`Transport::next`](crate::Transport::next).
 ///
@@ -35,6 +35,17 @@ pub enum Event {
         /// The message, 0 to [`MESSAGE_BYTES_MAX`](crate::MESSAGE_BYTES_MAX) bytes.
         bytes: Vec<u8>,
     },
+    /// Somebody says, unasked, that a device is reachable at an address: on the local network, for
+    /// instance.
+    ///
+    /// It concerns no link, and nobody has proven anything: who dials the address finds out who is
+    /// there. A transport reports it only where it was asked to look around, and dials nobody for it.
+    Discovered {
+        /// The device that is said to be there.
+        peer: PeerId,
+        /// Where; it names the device.
+        address: Address,
+    },
 }
 
 impl fmt::Debug for Event {
@@ -57,6 +68,11 @@ impl fmt::Debug for Event {
                 .field("from", from)
                 .field("link", link)
                 .field("len", &bytes.len())
+                .finish(),
+            Self::Discovered { peer, address } => f
+                .debug_struct("Discovered")
+                .field("peer", peer)
+                .field("address", address)
                 .finish(),
         }
     }

@@ -56,6 +56,7 @@ mod peer_id;
 #[cfg(feature = "test-util")]
 pub mod testing;
 mod transport;
+mod transports;
 
 pub use address::{ADDRESS_BYTES_MAX, Address, AddressError};
 pub use backoff::Backoff;
@@ -66,3 +67,4 @@ pub use links::Links;
 pub use outbox::Outbox;
 pub use peer_id::{PeerId, PeerIdError};
 pub use transport::{MESSAGE_BYTES_MAX, Transport};
+pub use transports::{OtherDevice, Transports};

@@ -4,13 +4,16 @@ use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use crate::{DisconnectReason, Event, LinkId, MESSAGE_BYTES_MAX, PeerId, TransportError};
+use crate::{Address, DisconnectReason, Event, LinkId, MESSAGE_BYTES_MAX, PeerId, TransportError};
 
 /// What a queued message occupies besides its bytes, so that empty ones count.
 const MESSAGE_OVERHEAD_BYTES: usize = 64;
 
 /// How many links may come and go unread before new ones are refused.
 const UNREAD_LINKS_MAX: usize = 4096;
+
+/// How many discoveries may wait to be read; more are dropped, since nobody vouches for them anyway.
+const UNREAD_DISCOVERIES_MAX: usize = 256;
 
 /// The links of one endpoint and what waits to be read from them, for those who write a
 /// [`Transport`](crate::Transport).
@@ -50,6 +53,7 @@ struct State {
     events: VecDeque<Event>,
     queued_bytes: usize,
     unread_links: usize,
+    unread_discoveries: usize,
     readers: Vec<Waker>,
     senders: Vec<Waker>,
 }
@@ -179,6 +183,15 @@ impl Links {
         self.lock().live_with(peer)
     }
 
+    /// Reports that a device is said to be at an address; dropped while many of these are unread.
+    pub fn discover(&self, peer: PeerId, address: Address) {
+        let mut state = self.lock();
+        if !state.is_closed && state.unread_discoveries < UNREAD_DISCOVERIES_MAX {
+            state.unread_discoveries += 1;
+            state.report(Event::Discovered { peer, address });
+        }
+    }
+
     /// Waits for the next event, as [`Transport::next`](crate::Transport::next).
     pub async fn next(&self) -> Option<Event> {
         poll_fn(|cx| self.poll_next(cx)).await
@@ -199,6 +212,7 @@ impl Links {
                 state.queued_bytes -= cost(bytes);
                 wake(&mut state.senders);
             }
+            Event::Discovered { .. } => state.unread_discoveries -= 1,
             Event::Disconnected { .. } => {}
         }
         Poll::Ready(Some(event))
@@ -353,6 +367,24 @@ mod tests {
         ));
         block_on(links.next());
         assert!(links.begin(ALICE).is_ok());
+    }
+
+    #[test]
+    fn discoveries_that_nobody_reads_are_bounded() {
+        let links = Links::new(1000);
+        let address: Address = "somewhere".parse().unwrap();
+        for _ in 0..=UNREAD_DISCOVERIES_MAX {
+            links.discover(ALICE, address.clone());
+        }
+        for _ in 0..UNREAD_DISCOVERIES_MAX {
+            let peer = ALICE;
+            let address = address.clone();
+            let expected = Event::Discovered { peer, address };
+            assert_eq!(block_on(links.next()), Some(expected));
+        }
+        assert!(poll(pin!(links.next())).is_pending());
+        links.discover(BOB, address);
+        assert!(block_on(links.next()).is_some());
     }
 
     #[test]

@@ -251,6 +251,10 @@ impl Transport for MemoryTransport {
         open.then_some(address).into_iter().flatten().collect()
     }
 
+    fn peer_of(&self, address: &Address) -> Option<PeerId> {
+        peer_of(address)
+    }
+
     async fn dial(&self, address: &Address) -> Result<PeerId, TransportError> {
         let peer = peer_of(address).ok_or_else(|| TransportError::AddressNotUnderstood {
             address: address.clone(),

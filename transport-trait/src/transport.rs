@@ -39,6 +39,14 @@ pub trait Transport: Send + Sync {
     /// where the address format allows it.
     fn addresses(&self) -> Vec<Address>;
 
+    /// Reads from an address which device it leads to; `None` if it does not say so, or is not understood.
+    ///
+    /// Nothing is dialled. By default nothing is read.
+    fn peer_of(&self, address: &Address) -> Option<PeerId> {
+        let _ = address;
+        None
+    }
+
     /// Connects to whoever is at the address and returns who that is.
     ///
     /// Resolves when the link is live, at once if it already was. Idempotent. Dropping the future

@@ -189,6 +189,10 @@ impl Transport for Ws {
         self.announced.iter().cloned().chain(listening).collect()
     }
 
+    fn peer_of(&self, address: &Address) -> Option<PeerId> {
+        Place::parse(address).ok()?.peer
+    }
+
     async fn dial(&self, address: &Address) -> Result<PeerId, TransportError> {
         if self.endpoint.links.is_closed() {
             return Err(TransportError::Closed);

@@ -35,6 +35,9 @@ impl Refusal {
     }
 }
 
+// It does not stand on `Links` and `Outbox`: here both ends of a link and all that is between them are
+// one value under one lock and one clock, which says when a message arrives and when a sender has room.
+// Queues with locks and wakers of their own at each end would have to be kept level with it.
 /// The whole network: devices, links, and what is going to happen when.
 ///
 /// Times are microseconds. `woken` collects the wakers of futures that a change concerns; the caller
