@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use leno_transport_trait::{DisconnectReason, LinkId, PeerId};
+use leno_transport_trait::{DisconnectReason, Links, PeerId};
 use libp2p::Multiaddr;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
@@ -26,7 +26,7 @@ use libp2p::swarm::{
 };
 
 use crate::handler::{Accept, Handler, Told};
-use crate::link::{Inbox, Link, Links, lock};
+use crate::link::{self, Link, lock};
 use crate::peer::from_libp2p;
 use crate::wire::{Bounds, Counters, Greeting};
 
@@ -38,8 +38,8 @@ const GENERATIONS_MAX: usize = 4096;
 /// What the handle and the swarm task share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) inbox: Arc<Inbox>,
     pub(crate) links: Links,
+    pub(crate) live: link::Live,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -108,7 +108,6 @@ pub(crate) struct Behaviour {
     /// Connections under way that are not wanted any more.
     cancelled: BTreeSet<ConnectionId>,
     generations: BTreeMap<PeerId, u64>,
-    links_made: u64,
     actions: VecDeque<ToSwarm<Report, Accept>>,
     waker: Option<Waker>,
 }
@@ -131,7 +130,6 @@ impl Behaviour {
             lingering: BTreeMap::new(),
             cancelled: BTreeSet::new(),
             generations: BTreeMap::new(),
-            links_made: 0,
             actions: VecDeque::new(),
             waker: None,
         }
@@ -144,8 +142,7 @@ impl Behaviour {
         under_way: impl IntoIterator<Item = ConnectionId>,
     ) {
         self.cancelled.extend(under_way);
-        if let Some(live) = self.end(peer, DisconnectReason::HungUp) {
-            live.link.bid_farewell(true);
+        if let Some(live) = self.end(peer, DisconnectReason::HungUp, true) {
             self.lingering.insert(live.connection, peer);
         }
     }
@@ -154,9 +151,7 @@ impl Behaviour {
     pub(crate) fn close(&mut self) {
         let peers: Vec<PeerId> = self.live.keys().copied().collect();
         for peer in peers {
-            if let Some(live) = self.end(peer, DisconnectReason::HungUp) {
-                live.link.bid_farewell(false);
-            }
+            self.end(peer, DisconnectReason::HungUp, false);
         }
     }
 
@@ -183,7 +178,7 @@ impl Behaviour {
 
     fn handler(&self, peer: &libp2p::PeerId, dialler: bool) -> Result<Handler, ConnectionDenied> {
         let peer = from_libp2p(peer).ok_or_else(|| ConnectionDenied::new(NotEd25519))?;
-        if self.shared.inbox.is_closed() {
+        if self.shared.links.is_closed() {
             return Err(ConnectionDenied::new(Closing));
         }
         let generation = self.generations.get(&peer).copied().unwrap_or_default();
@@ -211,22 +206,23 @@ impl Behaviour {
         let same = self.live.get(&peer).map(|it| it.greeting == greeting);
         let duplicate = same == Some(true) && self.is_arbiter_for(peer);
         let cancelled = self.cancelled.contains(&connection);
-        let inbox = &self.shared.inbox;
-        if duplicate || cancelled || inbox.is_closed() || inbox.is_crowded() {
+        if duplicate || cancelled {
             return self.close_connection(remote, connection);
         }
-        if let Some(old) = self.end(peer, DisconnectReason::Replaced) {
+        if let Some(old) = self.end(peer, DisconnectReason::Replaced, false) {
             self.close_connection(remote, old.connection);
         }
-        self.links_made += 1;
-        let inbox = self.shared.inbox.clone();
-        let id = LinkId(self.links_made);
-        let (link, outgoing) = {
+        let begun = {
             // Held while it is reported, so that whoever reads of the link finds it.
-            let mut links = lock(&self.shared.links);
-            let (link, outgoing) = Link::open(peer, id, inbox, self.queue_bytes);
-            links.insert(id, link.clone());
-            (link, outgoing)
+            let mut live = lock(&self.shared.live);
+            self.shared.links.begin(peer).map(|id| {
+                let link = Link::new(id, self.queue_bytes);
+                live.insert(id, link.clone());
+                link
+            })
+        };
+        let Ok(link) = begun else {
+            return self.close_connection(remote, connection);
         };
         self.live.insert(
             peer,
@@ -236,19 +232,21 @@ impl Behaviour {
                 link: link.clone(),
             },
         );
+        let shared = self.shared.clone();
         self.act(ToSwarm::NotifyHandler {
             peer_id: remote,
             handler: NotifyHandler::One(connection),
-            event: Accept { link, outgoing },
+            event: Accept { link, shared },
         });
         self.act(ToSwarm::GenerateEvent(Report::Up(peer)));
     }
 
     /// Takes the link out of use and reports its end, if there is one.
-    fn end(&mut self, peer: PeerId, reason: DisconnectReason) -> Option<Live> {
+    fn end(&mut self, peer: PeerId, reason: DisconnectReason, says_hang_up: bool) -> Option<Live> {
         let live = self.live.remove(&peer)?;
-        lock(&self.shared.links).remove(&live.link.id);
-        live.link.end(reason.clone());
+        lock(&self.shared.live).remove(&live.link.id);
+        self.shared.links.end(live.link.id, reason.clone());
+        live.link.end(says_hang_up);
         // A connection that replaces another one was begun with the greeting of before.
         if reason != DisconnectReason::Replaced {
             self.count_end(peer);
@@ -343,7 +341,7 @@ impl NetworkBehaviour for Behaviour {
                 let detail = closed
                     .cause
                     .map_or_else(|| "closed".to_owned(), ToString::to_string);
-                self.end(peer, DisconnectReason::Lost { detail });
+                self.end(peer, DisconnectReason::Lost { detail }, false);
             }
         }
     }
@@ -365,7 +363,7 @@ impl NetworkBehaviour for Behaviour {
                     .get(&peer)
                     .is_some_and(|it| it.connection == connection)
                 {
-                    self.end(peer, reason);
+                    self.end(peer, reason, false);
                 }
                 self.part(connection);
                 self.close_connection(remote, connection);

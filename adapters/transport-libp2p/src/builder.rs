@@ -31,6 +31,10 @@ pub struct Builder {
     pub(crate) queue_bytes: usize,
     pub(crate) stall_timeout: Duration,
     pub(crate) redial: RangeInclusive<Duration>,
+    #[cfg(feature = "mdns")]
+    pub(crate) finds_neighbours: bool,
+    #[cfg(feature = "relay")]
+    pub(crate) relayed_max: u32,
 }
 
 impl Builder {
@@ -50,14 +54,42 @@ impl Builder {
             queue_bytes: 4 * 1024 * 1024,
             stall_timeout: Duration::from_secs(30),
             redial: Duration::from_millis(250)..=Duration::from_secs(60),
+            #[cfg(feature = "mdns")]
+            finds_neighbours: false,
+            #[cfg(feature = "relay")]
+            relayed_max: 0,
         }
     }
 
     /// Listens on these multiaddrs, and no others; by default on any free port of every IPv4
     /// interface, over TCP and over QUIC. None at all makes an endpoint that only dials.
+    ///
+    /// With the feature `relay`, `<relay's address>/p2p/<relay>/p2p-circuit` is listened on too: that
+    /// relay is dialled and kept, as a peer like any other, and passes others on to this endpoint. A
+    /// relay that is not there now is no error; it is tried again.
     #[must_use]
     pub fn listen_on(mut self, addresses: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.listen_on = addresses.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Announces this endpoint on the local network by mDNS, and reports who else is there as
+    /// [`Discovered`](leno_transport_trait::Event::Discovered). Nobody found is dialled. Off by default:
+    /// everybody on the network then sees the device's key and addresses.
+    #[cfg(feature = "mdns")]
+    #[must_use]
+    pub fn find_neighbours(mut self) -> Self {
+        self.finds_neighbours = true;
+        self
+    }
+
+    /// Passes on up to so many connections between others at once, who are reached through this
+    /// endpoint by listening on `<its address>/p2p-circuit`. It sees who talks to whom and how much,
+    /// not what. None by default.
+    #[cfg(feature = "relay")]
+    #[must_use]
+    pub fn relay_for_others(mut self, connections_max: u32) -> Self {
+        self.relayed_max = connections_max;
         self
     }
 

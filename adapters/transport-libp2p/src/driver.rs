@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::future::pending;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use leno_transport_trait::{Address, DisconnectReason, PeerId, TransportError};
+use leno_transport_trait::{Address, DisconnectReason, Links, PeerId, TransportError};
 use libp2p::core::transport::ListenerId;
 use libp2p::identity::Keypair;
+#[cfg(feature = "mdns")]
+use libp2p::mdns;
 use libp2p::swarm::{ConnectionId, Swarm, SwarmEvent};
 use libp2p::{Multiaddr, ping};
 use tokio::sync::{mpsc, oneshot};
@@ -18,10 +21,12 @@ use crate::behaviour::{Behaviour, Report, Shared};
 use crate::builder::{Builder, ListenError};
 use crate::dial::{Dial, DialReply, options};
 use crate::handle::Libp2p;
-use crate::link::{Inbox, LINGER, lock};
+use crate::link::{LINGER, lock};
 use crate::peer::{Destination, destination, from_libp2p};
 use crate::place::in_order;
 use crate::redial::Wanted;
+#[cfg(feature = "relay")]
+use crate::relay::Relay;
 use crate::swarm::{Protocols, ProtocolsEvent, not_set_up, swarm};
 use crate::wire::Counters;
 
@@ -50,8 +55,8 @@ pub(crate) async fn start(builder: Builder) -> Result<Libp2p, ListenError> {
     let local = from_libp2p(&keypair.public().to_peer_id())
         .expect("the id of an Ed25519 key holds that key");
     let shared = Arc::new(Shared {
-        inbox: Arc::new(Inbox::new(builder.queue_bytes)),
-        links: Mutex::default(),
+        links: Links::new(builder.queue_bytes),
+        live: Mutex::default(),
         counters: Arc::<Counters>::default(),
     });
     let mut driver = Driver {
@@ -62,7 +67,12 @@ pub(crate) async fn start(builder: Builder) -> Result<Libp2p, ListenError> {
         dials: BTreeMap::new(),
         postponed: Vec::new(),
         wanted: BTreeMap::new(),
-        redial: (*builder.redial.start(), *builder.redial.end()),
+        redial: builder.redial.clone(),
+        announced: Vec::new(),
+        #[cfg(feature = "relay")]
+        is_relay: builder.relayed_max > 0,
+        #[cfg(feature = "relay")]
+        relays: Vec::new(),
     };
     driver.listen(&builder).await?;
     let addresses = driver.addresses.clone();
@@ -87,13 +97,23 @@ struct Driver {
     postponed: Vec<Dial>,
     wanted: BTreeMap<PeerId, Wanted>,
     /// The shortest and the longest wait before dialling again.
-    redial: (Duration, Duration),
+    redial: RangeInclusive<Duration>,
+    /// Where else others reach this endpoint, as whoever set it up says.
+    announced: Vec<Multiaddr>,
+    #[cfg(feature = "relay")]
+    is_relay: bool,
+    /// Through whom others reach this endpoint.
+    #[cfg(feature = "relay")]
+    relays: Vec<Relay>,
 }
 
 impl Driver {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         loop {
-            let due = self.wanted.values().filter_map(|it| it.due).min();
+            let due = self.wanted.values().filter_map(|it| it.due);
+            #[cfg(feature = "relay")]
+            let due = due.chain(self.relays.iter().filter_map(|it| it.due));
+            let due = due.min();
             let timer = async {
                 match due {
                     Some(due) => sleep_until(due).await,
@@ -102,7 +122,11 @@ impl Driver {
             };
             tokio::select! {
                 event = self.swarm.select_next_some() => self.handle_event(event),
-                () = timer => self.redial_due(),
+                () = timer => {
+                    self.redial_due();
+                    #[cfg(feature = "relay")]
+                    self.ask_relays_due();
+                }
                 command = commands.recv() => match command {
                     Some(Command::Dial { address, reply }) => self.dial(address, reply),
                     Some(Command::HangUp { peer, reply }) => {
@@ -168,13 +192,21 @@ impl Driver {
     async fn listen(&mut self, builder: &Builder) -> Result<(), ListenError> {
         for text in &builder.announced {
             let place = parse(text)?;
-            self.swarm.add_external_address(place);
+            self.swarm.add_external_address(place.clone());
+            self.announced.push(place);
         }
         let mut waiting = Vec::new();
         for text in &builder.listen_on {
+            let place = parse(text)?;
+            #[cfg(feature = "relay")]
+            if let Some(relay) = Relay::read(&place) {
+                self.relays
+                    .push(relay.map_err(|detail| not_understood(text, detail))?);
+                continue;
+            }
             let listener =
                 self.swarm
-                    .listen_on(parse(text)?)
+                    .listen_on(place)
                     .map_err(|error| ListenError::CannotListen {
                         address: text.clone(),
                         detail: error.to_string(),
@@ -185,6 +217,8 @@ impl Driver {
         timeout(LISTEN_TIMEOUT, self.until_listening(waiting))
             .await
             .unwrap_or(Ok(()))?;
+        #[cfg(feature = "relay")]
+        self.begin_with_relays().await;
         self.list_addresses();
         Ok(())
     }
@@ -196,8 +230,12 @@ impl Driver {
     async fn until_listening(&mut self, mut waiting: Vec<ListenerId>) -> Result<(), ListenError> {
         while !waiting.is_empty() {
             match self.swarm.select_next_some().await {
-                SwarmEvent::NewListenAddr { listener_id, .. } => {
+                SwarmEvent::NewListenAddr {
+                    listener_id,
+                    address,
+                } => {
                     waiting.retain(|it| *it != listener_id);
+                    self.listens(listener_id, address);
                 }
                 SwarmEvent::ListenerClosed {
                     addresses,
@@ -218,12 +256,34 @@ impl Driver {
         Ok(())
     }
 
+    fn listens(&mut self, listener: ListenerId, address: Multiaddr) {
+        #[cfg(feature = "relay")]
+        {
+            self.relay_is_up(listener);
+            if self.is_relay {
+                // Those whom it relays for tell others where it is.
+                self.swarm.add_external_address(address);
+            }
+        }
+        #[cfg(not(feature = "relay"))]
+        let _ = (listener, address);
+        self.list_addresses();
+    }
+
+    fn listens_no_more(&mut self, listener: ListenerId) {
+        #[cfg(feature = "relay")]
+        self.relay_is_down(listener);
+        #[cfg(not(feature = "relay"))]
+        let _ = listener;
+        self.list_addresses();
+    }
+
     fn list_addresses(&self) {
-        if self.shared.inbox.is_closed() {
+        if self.shared.links.is_closed() {
             return;
         }
         let local = *self.swarm.local_peer_id();
-        let announced = self.swarm.external_addresses().cloned();
+        let announced = self.announced.iter().cloned();
         let places = in_order(announced, self.swarm.listeners().cloned());
         let named = places.into_iter().filter_map(|it| it.with_p2p(local).ok());
         *lock(&self.addresses) = named.filter_map(|it| it.to_string().parse().ok()).collect();
@@ -231,12 +291,84 @@ impl Driver {
 }
 
 fn parse(text: &str) -> Result<Multiaddr, ListenError> {
-    text.parse().map_err(
-        |error: libp2p::multiaddr::Error| ListenError::AddressNotUnderstood {
-            address: text.to_owned(),
-            detail: error.to_string(),
-        },
-    )
+    let parsed = text.parse();
+    parsed.map_err(|error: libp2p::multiaddr::Error| not_understood(text, error))
+}
+
+fn not_understood(address: &str, detail: impl ToString) -> ListenError {
+    ListenError::AddressNotUnderstood {
+        address: address.to_owned(),
+        detail: detail.to_string(),
+    }
+}
+
+// Relays.
+#[cfg(feature = "relay")]
+impl Driver {
+    /// Dials the relays, and waits a while for a place at each.
+    async fn begin_with_relays(&mut self) {
+        for relay in &self.relays {
+            let wanted = self.wanted.entry(relay.peer).or_default();
+            wanted.remember(relay.place.clone());
+            wanted.due = Some(Instant::now());
+        }
+        self.redial_due();
+        let waiting = async {
+            while self.relays.iter().any(|it| !it.is_up) {
+                let event = self.swarm.select_next_some().await;
+                self.handle_event(event);
+            }
+        };
+        // A relay that is not there now is tried again.
+        let _ = timeout(LISTEN_TIMEOUT, waiting).await;
+    }
+
+    /// Asks a relay to which there is a link for a place, unless there is one.
+    fn ask_relay(&mut self, peer: PeerId) {
+        let Self {
+            swarm,
+            relays,
+            redial,
+            ..
+        } = self;
+        let asked = relays.iter_mut().filter(|it| it.peer == peer);
+        for relay in asked.filter(|it| it.listener.is_none()) {
+            relay.due = None;
+            match swarm.listen_on(relay.circuit.clone()) {
+                Ok(listener) => relay.listener = Some(listener),
+                Err(_) => relay.is_down(redial),
+            }
+        }
+    }
+
+    fn ask_relays_due(&mut self) {
+        let now = Instant::now();
+        let is_due = |it: &&mut Relay| it.due.is_some_and(|due| due <= now);
+        let due = self.relays.iter_mut().filter(is_due).map(|it| {
+            it.due = None;
+            it.peer
+        });
+        for peer in due.collect::<Vec<_>>() {
+            // Without a link it is asked once there is one.
+            if self.leno().is_live(peer) {
+                self.ask_relay(peer);
+            }
+        }
+    }
+
+    fn relay_is_up(&mut self, listener: ListenerId) {
+        let mut relays = self.relays.iter_mut();
+        if let Some(relay) = relays.find(|it| it.listener == Some(listener)) {
+            relay.is_up();
+        }
+    }
+
+    fn relay_is_down(&mut self, listener: ListenerId) {
+        let mut relays = self.relays.iter_mut();
+        if let Some(relay) = relays.find(|it| it.listener == Some(listener)) {
+            relay.is_down(&self.redial);
+        }
+    }
 }
 
 // Dialling.
@@ -340,6 +472,8 @@ impl Driver {
             wanted.is_up();
         }
         self.succeed_all(peer);
+        #[cfg(feature = "relay")]
+        self.ask_relay(peer);
     }
 
     fn link_down(&mut self, peer: PeerId, reason: &DisconnectReason) {
@@ -359,7 +493,7 @@ impl Driver {
             | DisconnectReason::Truncated { .. }
             | _ => {
                 if let Some(wanted) = self.wanted.get_mut(&peer) {
-                    wanted.is_down(self.redial);
+                    wanted.is_down(&self.redial);
                 }
             }
         }
@@ -385,7 +519,7 @@ impl Driver {
             let connection = options.connection_id();
             match swarm.dial(options) {
                 Ok(()) => wanted.dialling = Some(connection),
-                Err(_) => wanted.schedule(*redial),
+                Err(_) => wanted.schedule(redial),
             }
         }
     }
@@ -402,7 +536,7 @@ impl Driver {
             if wanted.dialling == Some(connection) {
                 wanted.dialling = None;
                 if !swarm.behaviour().leno.is_live(*peer) {
-                    wanted.schedule(*redial);
+                    wanted.schedule(redial);
                 }
             }
         }
@@ -411,10 +545,6 @@ impl Driver {
 
 // Events of the swarm.
 impl Driver {
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "the swarm has many more events, and none of them concerns us"
-    )]
     fn handle_event(&mut self, event: SwarmEvent<ProtocolsEvent>) {
         match event {
             SwarmEvent::ConnectionEstablished {
@@ -452,10 +582,29 @@ impl Driver {
             }
             SwarmEvent::Behaviour(ProtocolsEvent::Leno(Report::Parted(peer))) => self.parted(peer),
             SwarmEvent::Behaviour(ProtocolsEvent::Ping(event)) => self.handle_ping(event),
-            SwarmEvent::NewListenAddr { .. }
-            | SwarmEvent::ExpiredListenAddr { .. }
-            | SwarmEvent::ListenerClosed { .. } => self.list_addresses(),
+            #[cfg(feature = "mdns")]
+            SwarmEvent::Behaviour(ProtocolsEvent::Mdns(mdns::Event::Discovered(found))) => {
+                self.discovered(found);
+            }
+            SwarmEvent::NewListenAddr {
+                listener_id,
+                address,
+            } => self.listens(listener_id, address),
+            SwarmEvent::ListenerClosed { listener_id, .. } => self.listens_no_more(listener_id),
+            SwarmEvent::ExpiredListenAddr { .. } => self.list_addresses(),
             _ => {}
+        }
+    }
+
+    /// Passes on who is on the local network, and where.
+    #[cfg(feature = "mdns")]
+    fn discovered(&mut self, found: Vec<(libp2p::PeerId, Multiaddr)>) {
+        for (peer, place) in found {
+            let (name, place) = (from_libp2p(&peer), place.with_p2p(peer));
+            let address = place.ok().and_then(|it| it.to_string().parse().ok());
+            if let (Some(peer), Some(address)) = (name, address) {
+                self.shared.links.discover(peer, address);
+            }
         }
     }
 

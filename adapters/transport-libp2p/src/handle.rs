@@ -3,9 +3,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use leno_transport_trait::{
-    Address, Event, LinkId, MESSAGE_BYTES_MAX, PeerId, Transport, TransportError,
-};
+use leno_transport_trait::{Address, Event, LinkId, PeerId, Transport, TransportError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -13,6 +11,7 @@ use crate::behaviour::Shared;
 use crate::builder::{Builder, ListenError};
 use crate::driver::{Command, start};
 use crate::link::lock;
+use crate::peer::destination;
 
 /// An endpoint on libp2p: TCP with Noise and Yamux, and QUIC.
 ///
@@ -72,6 +71,10 @@ impl Transport for Libp2p {
         lock(&self.addresses).clone()
     }
 
+    fn peer_of(&self, address: &Address) -> Option<PeerId> {
+        destination(address).ok()?.peer
+    }
+
     async fn dial(&self, address: &Address) -> Result<PeerId, TransportError> {
         let address = address.clone();
         let answer = self.ask(|reply| Command::Dial { address, reply }).await;
@@ -79,16 +82,10 @@ impl Transport for Libp2p {
     }
 
     async fn send(&self, link: LinkId, message: Vec<u8>) -> Result<(), TransportError> {
-        if self.shared.inbox.is_closed() {
-            return Err(TransportError::Closed);
-        }
-        let (len, max) = (message.len(), MESSAGE_BYTES_MAX);
-        if len > max {
-            return Err(TransportError::MessageTooLarge { len, max });
-        }
-        let live = lock(&self.shared.links).get(&link).cloned();
+        self.shared.links.check(link, &message)?;
+        let live = lock(&self.shared.live).get(&link).cloned();
         let sent = match live {
-            Some(live) => live.send(message).await,
+            Some(live) => live.outbox.push(message).await,
             None => false,
         };
         if sent {
@@ -99,7 +96,7 @@ impl Transport for Libp2p {
     }
 
     async fn next(&self) -> Option<Event> {
-        self.shared.inbox.next().await
+        self.shared.links.next().await
     }
 
     async fn hang_up(&self, peer: PeerId) {
@@ -107,7 +104,7 @@ impl Transport for Libp2p {
     }
 
     async fn close(&self) {
-        self.shared.inbox.close();
+        self.shared.links.close();
         lock(&self.addresses).clear();
         let _ = self.ask(|reply| Command::Close { reply }).await;
     }

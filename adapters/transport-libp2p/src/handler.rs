@@ -18,10 +18,10 @@ use libp2p::swarm::handler::{
     FullyNegotiatedOutbound,
 };
 use libp2p::swarm::{Stream, StreamProtocol, SubstreamProtocol};
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::link::{Link, Outgoing, run};
+use crate::behaviour::Shared;
+use crate::link::{Link, run};
 use crate::wire::{Bounds, Counters, Greeting, count};
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/leno/1");
@@ -66,7 +66,7 @@ impl OutboundUpgrade<Stream> for Upgrade {
 #[derive(Debug)]
 pub(crate) struct Accept {
     pub(crate) link: Arc<Link>,
-    pub(crate) outgoing: mpsc::UnboundedReceiver<Outgoing>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// What the connection tells the behaviour.
@@ -223,7 +223,7 @@ impl ConnectionHandler for Handler {
                 }
                 count(&counters.sent, 16);
             }
-            run(stream, accept.link, accept.outgoing, bounds, counters).await
+            run(stream, accept.link, accept.shared, bounds).await
         };
         self.enter(Stage::Running(running.boxed()));
     }

@@ -41,7 +41,11 @@
 //!
 //! # Features
 //!
-//! None.
+//! - `mdns`: finds peers on the local network; `Builder::find_neighbours`.
+//! - `relay`: reaches others, and is reached, through a relay, and can be one: an address may be
+//!   `<relay>/p2p-circuit/p2p/<peer>`. What is relayed is encrypted between the two ends. To dial
+//!   through a relay, or to listen through one, makes a link to the relay as well.
+//!   `Builder::relay_for_others`.
 
 mod behaviour;
 mod builder;
@@ -53,6 +57,8 @@ mod link;
 mod peer;
 mod place;
 mod redial;
+#[cfg(feature = "relay")]
+mod relay;
 mod swarm;
 mod wire;
 

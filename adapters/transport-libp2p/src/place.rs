@@ -11,6 +11,8 @@ enum Reach {
     /// Whoever set us up says that it leads here.
     Announced,
     Public,
+    /// Through a relay, which others reach wherever this endpoint is, and never fast.
+    Relayed,
     Private,
     /// 172.16.0.0/12 is private too, but mostly a bridge to containers that nobody else is on.
     Bridge,
@@ -20,6 +22,9 @@ enum Reach {
 
 impl Reach {
     fn of(place: &Multiaddr) -> Self {
+        if place.iter().any(|part| part == Protocol::P2pCircuit) {
+            return Self::Relayed;
+        }
         #[expect(
             clippy::wildcard_enum_match_arm,
             reason = "multiaddrs have many parts, most of which are no IP address"

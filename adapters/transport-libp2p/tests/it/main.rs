@@ -8,6 +8,10 @@
 mod conformance;
 mod hostile;
 mod link;
+#[cfg(feature = "mdns")]
+mod neighbours;
+#[cfg(feature = "relay")]
+mod relay;
 
 use std::future::Future;
 use std::time::Duration;
