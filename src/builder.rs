@@ -13,7 +13,7 @@ use leno_threads_core::store::{Batch, MemoryStore, Store, StoreError, Table, Vie
 use leno_threads_core::sync::{PeerKey, Replica};
 use leno_threads_core::thread::Changes;
 use leno_threads_core::{Padding, Suite, ThreadId, bug};
-use leno_transport_trait::{Address, PeerId, Transport};
+use leno_transport_trait::{Address, PeerId, Transport, Transports};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use zeroize::Zeroizing;
@@ -61,7 +61,7 @@ const COMMANDS_WAITING: usize = 1024;
 pub struct Builder {
     store: Arc<dyn Store>,
     identity: Option<Arc<dyn Identity>>,
-    network: Network,
+    networks: Vec<Network>,
     clock: Option<Arc<dyn Clock>>,
     seed: Option<Zeroizing<[u8; 32]>>,
     generation: Option<Box<dyn Generation>>,
@@ -70,10 +70,11 @@ pub struct Builder {
 }
 
 enum Network {
-    None,
     Given(Arc<dyn Transport>),
     #[cfg(feature = "libp2p")]
     Libp2p(Vec<String>),
+    #[cfg(feature = "ws")]
+    Ws(Vec<String>),
 }
 
 impl fmt::Debug for Builder {
@@ -90,7 +91,7 @@ impl Default for Builder {
         Self {
             store: Arc::new(MemoryStore::new()),
             identity: None,
-            network: Network::None,
+            networks: Vec::new(),
             clock: None,
             seed: None,
             generation: None,
@@ -117,10 +118,11 @@ impl Builder {
     }
 
     /// Talks through `transport`, which must be bound to the key of this store's device: see
-    /// [`Peer::device`].
+    /// [`Peer::device`]. Beside what was given before: each address is dialled by the network that
+    /// understands it, and a peer has one connection over all of them.
     #[must_use]
     pub fn transport(mut self, transport: impl Transport + 'static) -> Self {
-        self.network = Network::Given(Arc::new(transport));
+        self.networks.push(Network::Given(Arc::new(transport)));
         self
     }
 
@@ -128,7 +130,18 @@ impl Builder {
     #[cfg(feature = "libp2p")]
     #[must_use]
     pub fn listen<A: Into<String>>(mut self, addresses: impl IntoIterator<Item = A>) -> Self {
-        self.network = Network::Libp2p(addresses.into_iter().map(Into::into).collect());
+        let addresses = addresses.into_iter().map(Into::into).collect();
+        self.networks.push(Network::Libp2p(addresses));
+        self
+    }
+
+    /// Talks through web sockets and listens on these socket addresses, such as `0.0.0.0:4001`; none
+    /// at all makes a peer that only dials. For more than that make a [`Ws`](crate::Ws) of your own.
+    #[cfg(feature = "ws")]
+    #[must_use]
+    pub fn listen_ws<A: Into<String>>(mut self, addresses: impl IntoIterator<Item = A>) -> Self {
+        let addresses = addresses.into_iter().map(Into::into).collect();
+        self.networks.push(Network::Ws(addresses));
         self
     }
 
@@ -204,18 +217,7 @@ impl Builder {
         let certificate =
             load_or_issue(&*self.store, self.identity, &device, now_millis, &mut rng).await?;
         let local = PeerId(device.verifying_key().to_bytes());
-        let transport: Option<Arc<dyn Transport>> = match self.network {
-            Network::None => None,
-            Network::Given(transport) => Some(transport),
-            #[cfg(feature = "libp2p")]
-            Network::Libp2p(addresses) => Some(Arc::new(listen(&device, addresses).await?)),
-        };
-        if transport
-            .as_ref()
-            .is_some_and(|transport| transport.local() != local)
-        {
-            return Err(Error::TransportOfAnotherDevice);
-        }
+        let transport = join_networks(self.networks, &device, local).await?;
         let start = Start::of(&*self.store, self.generation)?;
         let (mut replica, addresses, mut restored, awaited) = {
             let view = self.store.view()?;
@@ -280,14 +282,55 @@ fn default_clock() -> Result<Arc<dyn Clock>, Error> {
     Err(Error::NoClock)
 }
 
-#[cfg(feature = "libp2p")]
-async fn listen(
+impl Network {
+    async fn open(self, device: &Device) -> Result<Arc<dyn Transport>, Error> {
+        // Without adapters the key is of no use here.
+        let _ = device;
+        Ok(match self {
+            Self::Given(transport) => transport,
+            #[cfg(feature = "libp2p")]
+            Self::Libp2p(addresses) => {
+                let secret = device.signing_key().to_secret_bytes();
+                let builder = leno_transport_libp2p::Builder::new(secret).listen_on(addresses);
+                Arc::new(leno_transport_libp2p::Libp2p::listen(builder).await?)
+            }
+            #[cfg(feature = "ws")]
+            Self::Ws(addresses) => {
+                let secret = device.signing_key().to_secret_bytes();
+                let builder = leno_transport_ws::Builder::new(secret).listen_on(addresses);
+                Arc::new(leno_transport_ws::Ws::listen(builder).await?)
+            }
+        })
+    }
+}
+
+/// Opens all networks, and makes one of them if there are several.
+async fn join_networks(
+    networks: Vec<Network>,
     device: &Device,
-    addresses: Vec<String>,
-) -> Result<leno_transport_libp2p::Libp2p, Error> {
-    let secret = device.signing_key().to_secret_bytes();
-    let builder = leno_transport_libp2p::Builder::new(secret).listen_on(addresses);
-    Ok(leno_transport_libp2p::Libp2p::listen(builder).await?)
+    local: PeerId,
+) -> Result<Option<Arc<dyn Transport>>, Error> {
+    let mut opened = Vec::new();
+    for network in networks {
+        let transport = network.open(device).await?;
+        if transport.local() != local {
+            return Err(Error::TransportOfAnotherDevice);
+        }
+        opened.push(transport);
+    }
+    let mut opened = opened.into_iter();
+    let Some(first) = opened.next() else {
+        return Ok(None);
+    };
+    let Some(second) = opened.next() else {
+        return Ok(Some(first));
+    };
+    let mut joined = Transports::new(first);
+    for transport in [second].into_iter().chain(opened) {
+        let added = joined.with(transport);
+        joined = added.map_err(|_| Error::TransportOfAnotherDevice)?;
+    }
+    Ok(Some(Arc::new(joined)))
 }
 
 pub(crate) fn system_rng() -> Result<ChaCha20Rng, Error> {

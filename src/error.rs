@@ -110,6 +110,10 @@ pub enum Error {
     #[cfg(feature = "libp2p")]
     #[error("the network could not be set up")]
     Listen(#[from] leno_transport_libp2p::ListenError),
+    /// The web sockets could not be set up.
+    #[cfg(feature = "ws")]
+    #[error("the web sockets could not be set up")]
+    ListenWs(#[from] leno_transport_ws::ListenError),
     /// The system gives no randomness.
     #[error("the system gives no randomness: {0}")]
     NoRandomness(String),

@@ -45,6 +45,7 @@
 //!
 //! - `redb` (default): [`Redb`], the store in one file; [`Peer::folder`].
 //! - `libp2p` (default): [`Libp2p`], the network; [`Builder::listen`].
+//! - `ws`: `Ws`, web sockets, beside libp2p or alone; `Builder::listen_ws`.
 //! - `tokio` (default): [`Builder::start`] spawns the driver; [`SystemClock`].
 //!
 //! Without features the crate is pure logic on the memory store, for any executor.
@@ -94,6 +95,8 @@ pub use leno_threads_db::{Definition, FieldChange, FieldEdit};
 pub use leno_transport_libp2p::{Builder as Libp2pBuilder, Libp2p};
 pub use leno_transport_trait as transport;
 pub use leno_transport_trait::{Address, PeerId};
+#[cfg(feature = "ws")]
+pub use leno_transport_ws::{Builder as WsBuilder, Ws};
 pub use peer::Peer;
 pub use replicate::Unsent;
 pub use text::{Card, NAME_BYTES_MAX, TEXT_BYTES_MAX, TextError, Ticket};

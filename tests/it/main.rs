@@ -19,6 +19,8 @@ mod example_transport;
 mod facade;
 mod failing;
 mod kill;
+#[cfg(feature = "ws")]
+mod networks;
 mod readme;
 mod replicate;
 mod restored;
