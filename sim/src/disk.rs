@@ -183,6 +183,17 @@ impl Disk {
         true
     }
 
+    /// Writes rows to the disk while nothing runs on it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store does not open or take them.
+    pub fn write(&self, batch: Batch) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        state.rows.open()?;
+        state.rows.apply(batch)
+    }
+
     /// Opens the store on the disk.
     ///
     /// # Errors

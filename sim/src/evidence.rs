@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use leno::store::{StoreError, View};
 use leno::{DocumentId, Ipld, PeerId, ThreadId, ThreadStatus};
 use leno_threads_core::sync::{PeerKey, Replica};
-use leno_threads_core::{LogId, NonceSecret, RecordId, Seq};
+use leno_threads_core::{LogId, NonceSecret, RecordId, SeatId, Seq};
 
 use crate::probe::Probe;
 
@@ -50,6 +50,10 @@ pub struct Sight {
 pub struct Heads {
     known: BTreeMap<(ThreadId, LogId), BTreeMap<Seq, RecordId>>,
     durable: BTreeMap<(usize, ThreadId), BTreeMap<LogId, (Seq, RecordId)>>,
+    /// Seats of a machine that does not keep to the rules, and logs of these.
+    pub distrusted: BTreeSet<SeatId>,
+    /// See above.
+    pub doubtful: BTreeSet<LogId>,
     /// Two records at one place.
     pub conflicts: BTreeSet<String>,
     /// Heads that went back.
@@ -67,13 +71,20 @@ impl Heads {
         // Nothing is sealed, so any secret will do.
         let replica = Replica::load(view, PeerKey(id.0), NonceSecret::new(&[0; 32]))?;
         for thread in replica.threads() {
+            let governance = thread.governance();
+            for (log, opening) in governance.openings() {
+                if self.distrusted.contains(&opening.seat) {
+                    self.doubtful.insert(log);
+                }
+            }
             let before = self.durable.remove(&(machine, thread.id()));
             let mut now = BTreeMap::new();
             for log in thread.logs().filter(|log| log.tip.seq > 0) {
                 let (seq, record) = (log.tip.seq, log.tip.id);
                 now.insert(log.id, (seq, record));
                 let known = self.known.entry((thread.id(), log.id)).or_default();
-                if *known.entry(seq).or_insert(record) != record {
+                if *known.entry(seq).or_insert(record) != record && !self.doubtful.contains(&log.id)
+                {
                     let what = format!("log {} has two records at {seq}", log.id);
                     self.conflicts.insert(what);
                 }
@@ -90,6 +101,22 @@ impl Heads {
             self.durable.insert((machine, thread.id()), now);
         }
         Ok(())
+    }
+
+    /// Whoever holds these seats does not keep to the rules.
+    pub(crate) fn distrust(&mut self, seats: impl IntoIterator<Item = SeatId>) {
+        for seat in seats {
+            self.distrusted.insert(seat);
+            self.doubtful.insert(seat.control_log());
+        }
+    }
+
+    /// As [`Heads::of`], without the logs of those who do not keep to the rules.
+    #[must_use]
+    pub fn honest(&self, machine: usize, thread: ThreadId) -> BTreeMap<LogId, (Seq, RecordId)> {
+        let mut heads = self.of(machine, thread);
+        heads.retain(|log, _| !self.doubtful.contains(log));
+        heads
     }
 
     /// The disk of a machine was put back to an older state.

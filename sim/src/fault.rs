@@ -77,6 +77,8 @@ faults! {
     EarlyLeave = "early-leave",
     /// Stores rest in a file that loses what was not synced, and tears it.
     File = "file",
+    /// One machine does not keep to the rules.
+    Byzantine = "byzantine",
 }
 
 impl fmt::Display for Fault {
@@ -105,6 +107,8 @@ impl Fault {
     fn share(self, is_calm: bool) -> u32 {
         if is_calm {
             80_000
+        } else if self == Self::Byzantine {
+            200_000
         } else if matches!(
             self,
             Self::File | Self::UncountedCopy | Self::Breach | Self::Unset

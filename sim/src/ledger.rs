@@ -170,6 +170,11 @@ impl Ledger {
         self.shown.remove(&machine);
     }
 
+    /// What a machine writes may be lost: nobody else has to show it.
+    pub(crate) fn distrust(&mut self, machine: usize) {
+        self.may_fork.insert(machine);
+    }
+
     fn may_be_lost(&self, entry: Entry) -> bool {
         self.written.get(&entry).is_none_or(|it| it.may_be_lost)
     }

@@ -28,6 +28,7 @@
 //! - `redb` (default): a share of the runs rests on the store of `leno-store-redb`, in a file that
 //!   loses what was not synced.
 
+mod byzantine;
 mod catalogue;
 mod clock;
 mod counter;

@@ -14,6 +14,8 @@ pub struct MachineOptions {
     pub disk: DiskKind,
     /// Whether starts are counted outside of the disk, so that a restored copy is noticed.
     pub is_counted: bool,
+    /// Whether it lies in its messages.
+    pub is_liar: bool,
 }
 
 impl Default for MachineOptions {
@@ -22,6 +24,7 @@ impl Default for MachineOptions {
         Self {
             disk: DiskKind::default(),
             is_counted: true,
+            is_liar: false,
         }
     }
 }
@@ -46,6 +49,7 @@ pub struct Machine {
     pub(crate) disk: Disk,
     pub(crate) clock: SimClock,
     pub(crate) counter: Option<Counter>,
+    pub(crate) is_liar: bool,
     pub(crate) power: Power,
     /// Counts up with each start, so that news of an earlier one is told apart.
     pub(crate) life: u64,

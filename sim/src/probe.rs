@@ -1,7 +1,7 @@
 //! A look into a disk: at what was sealed, for whom keys were wrapped, what is readable, and at what
 //! the records add up to if they are folded anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 
 use leno::store::{Direction, MemoryStore, Store as _, StoreError, Table, View};
@@ -29,6 +29,8 @@ type SealedUnder = (ThreadId, LogId, Option<EpochId>);
 /// What was found on disks.
 #[derive(Debug, Default)]
 pub struct Probe {
+    /// Logs of a machine that does not keep to the rules.
+    pub(crate) doubtful: BTreeSet<LogId>,
     /// What was wrong, by invariant.
     pub(crate) broken: Vec<Broken>,
     /// What each nonce sealed.
@@ -82,6 +84,12 @@ impl Probe {
             reads_any |= reads;
             self.keys(machine, thread, reads, view)?;
             self.sealings(thread, view)?;
+            for (record, reason) in thread.quarantined(view)? {
+                if !self.doubtful.is_empty() && !self.doubtful.contains(&record.log) {
+                    let what = format!("machine {machine} put {record:?} aside: {reason:?}");
+                    self.say(37, what);
+                }
+            }
             self.secrets.push(thread.service_key().expose().to_vec());
             self.secrets
                 .push(thread.seat().signing.to_secret_bytes().to_vec());
@@ -186,7 +194,7 @@ impl Probe {
                 let sealed = read(&row).map_err(|error| StoreError::Corrupt {
                     what: format!("a row of log {log} does not verify: {error}"),
                 })?;
-                if let Some(seq) = twice {
+                if let Some(seq) = twice.filter(|_| !self.doubtful.contains(&log)) {
                     self.say(11, format!("log {log} has two records at {seq}"));
                 }
                 for (under, bytes) in sealed {

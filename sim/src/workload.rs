@@ -28,6 +28,8 @@ pub(crate) struct Model {
     /// Tickets that nobody used yet.
     pub(crate) offers: Vec<Offer>,
     pub(crate) broken: Vec<Broken>,
+    /// The machine that does not keep to the rules: nothing is owed to it.
+    pub(crate) byzantine: Option<usize>,
     /// How often each method was called and did as asked.
     pub(crate) done: BTreeMap<&'static str, u64>,
     /// How often it was refused, for a reason that is expected.
@@ -111,6 +113,13 @@ impl Model {
             member.is_some_and(|it| it.is_joined && test(it.role))
         });
         of.map(|(at, _)| at).collect()
+    }
+
+    /// Notes that a rule did not hold on a machine.
+    pub(crate) fn breaks(&mut self, machine: usize, broken: Broken) {
+        if self.byzantine != Some(machine) {
+            self.broken.push(broken);
+        }
     }
 
     /// What is durable on a machine for sure.
@@ -199,7 +208,7 @@ impl Call {
         if !is_expected(&error) {
             let invariant = if store_of(&error).is_some() { 8 } else { 48 };
             let what = format!("{name} on {} was refused: {error:?}", self.machine);
-            model.broken.push(Broken { invariant, what });
+            model.breaks(self.machine, Broken { invariant, what });
         }
         None
     }
@@ -213,7 +222,7 @@ impl Call {
             let member = model.threads.get(at)?.members.get(&self.machine);
             if member.is_some_and(|it| it.is_joined) {
                 let what = format!("{} lost thread {at}, which it had joined", self.machine);
-                model.broken.push(Broken { invariant: 7, what });
+                model.breaks(self.machine, Broken { invariant: 7, what });
             }
         }
         self.end("thread", thread)
@@ -265,12 +274,16 @@ impl Call {
             return;
         };
         // Whoever listens must not keep the peer running.
-        let Self { model, peer, .. } = self;
+        let Self {
+            model,
+            peer,
+            machine,
+        } = self;
         drop(peer);
         while let Some(event) = events.next().await {
             model.borrow_mut().shown.insert(format!("{event:?}"));
             if let Some(broken) = judge(&event) {
-                model.borrow_mut().broken.push(broken);
+                model.borrow_mut().breaks(machine, broken);
             }
         }
     }

@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 use leno::store::StoreError;
 use leno::{Error, Peer};
 
+use crate::byzantine::Liar;
 use crate::clock::SimClock;
 use crate::counter::Counter;
 use crate::dice::Dice;
@@ -176,6 +177,7 @@ impl World {
             disk,
             clock,
             counter: options.is_counted.then(Counter::default),
+            is_liar: options.is_liar,
             power: Power::Off(None),
             life: 0,
             seeds,
@@ -203,8 +205,15 @@ impl World {
         let mut builder = Peer::builder()
             .store(store)
             .clock(machine.clock.clone())
-            .seed(machine.seeds.seed())
-            .transport(self.network.endpoint(machine.id));
+            .seed(machine.seeds.seed());
+        let endpoint = self.network.endpoint(machine.id);
+        builder = match machine.is_liar {
+            false => builder.transport(endpoint),
+            true => {
+                let lies = format!("lies/{at}/{}", machine.life);
+                builder.transport(Liar::new(endpoint, Dice::new(self.seed, &lies)))
+            }
+        };
         if let Some(counter) = machine.counter.clone() {
             builder = builder.generation(counter);
         }

@@ -7,6 +7,7 @@ use leno::{Error, Ipld, Peer, Role};
 
 use super::Failure;
 use super::run::{Run, members};
+use crate::byzantine::seats_of;
 use crate::catalogue::{Check, catalogue};
 use crate::evidence::Sight;
 use crate::ledger::{LEDGER, MIRROR};
@@ -105,7 +106,9 @@ impl Run {
         for at in sharing {
             let wait = Duration::from_secs(120);
             let report = self.ask(at, async move |peer| peer.sync_once(wait).await)?;
-            if !report.as_ref().is_some_and(leno::SyncReport::is_complete) {
+            // Nobody comes level with a liar.
+            let is_alone = self.plan.byzantine().is_none();
+            if is_alone && !report.as_ref().is_some_and(leno::SyncReport::is_complete) {
                 return Ok(Some(format!("machine {at}: {report:?}")));
             }
         }
@@ -116,6 +119,7 @@ impl Run {
     pub(super) fn connect_all(&mut self) -> Result<Result<BTreeSet<usize>, String>, Failure> {
         let here: Vec<_> = (0..self.seats.len())
             .filter(|at| self.seats.get(*at).is_some_and(|it| !it.is_gone))
+            .filter(|at| self.plan.byzantine() != Some(*at))
             .collect();
         for at in &here {
             if self.ask(*at, async |peer| peer.resume().await)?.is_none() {
@@ -160,7 +164,8 @@ impl Run {
 
     /// Who of a thread's members holds other records than another.
     pub(super) fn unequal(&mut self) -> Option<String> {
-        for at in 0..self.seats.len() {
+        // Whom not to trust is to be known first.
+        for at in (0..self.seats.len()).rev() {
             self.observe(at);
         }
         let threads: Vec<_> = self.model.borrow().threads.iter().map(|it| it.id).collect();
@@ -168,7 +173,7 @@ impl Run {
             let members = members(self, number);
             let mut frontiers = members
                 .iter()
-                .map(|at| (at, self.evidence.heads.of(*at, thread)));
+                .map(|at| (at, self.evidence.heads.honest(*at, thread)));
             let first = frontiers.next();
             for (at, frontier) in frontiers {
                 if let Some((other, expected)) = &first
@@ -191,6 +196,12 @@ impl Run {
         };
         let (disk, id) = (machine.disk().clone(), machine.id());
         let heads = &mut self.evidence.heads;
+        if self.plan.byzantine() == Some(at) {
+            if let Ok(Ok(seats)) = disk.inspect(|view| seats_of(view, id)) {
+                heads.distrust(seats.into_values());
+            }
+            return;
+        }
         let seen = disk.inspect(|view| heads.observe(at, id, view));
         if let Err(error) | Ok(Err(error)) = seen {
             let what = format!("the store of machine {at} does not open: {error:?}");
@@ -214,6 +225,9 @@ impl Run {
         self.compare_watchers();
         self.check()?;
         self.evidence.calls_under_way = self.model.borrow().under_way.clone();
+        let byzantine = self.plan.byzantine();
+        let under_way = &mut self.evidence.calls_under_way;
+        under_way.retain(|(at, _)| byzantine != Some(*at));
         Ok(())
     }
 

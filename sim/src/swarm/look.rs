@@ -27,6 +27,9 @@ impl Run {
             let Some(machine) = self.world.machine(at) else {
                 continue;
             };
+            if self.plan.byzantine() == Some(at) {
+                continue;
+            }
             let (disk, id) = (machine.disk().clone(), machine.id());
             let highest = machine.clock().highest_millis();
             let probe = &mut self.evidence.probe;
@@ -85,10 +88,14 @@ impl Run {
     /// Looks into all disks, and at all that was shown to people.
     pub(super) fn probe(&mut self) {
         let mut dice = Dice::new(self.options.seed, "probe");
+        self.evidence.probe.doubtful = self.evidence.heads.doubtful.clone();
         for at in 0..self.seats.len() {
             let Some(machine) = self.world.machine(at) else {
                 continue;
             };
+            if self.plan.byzantine() == Some(at) {
+                continue;
+            }
             let (disk, id) = (machine.disk().clone(), machine.id());
             let peer = machine.peer().map(|peer| format!("{peer:?}"));
             let probe = &mut self.evidence.probe;

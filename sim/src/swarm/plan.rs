@@ -39,6 +39,10 @@ impl Plan {
         if faults.contains_key(&Fault::UncountedCopy) {
             faults.remove(&Fault::StaleCopy);
         }
+        // Nor is it told apart who forked a log.
+        if faults.contains_key(&Fault::Byzantine) {
+            faults.remove(&Fault::UncountedCopy);
+        }
         Self {
             peers: options.peers.unwrap_or(drawn),
             faults,
@@ -48,6 +52,13 @@ impl Plan {
                 Profile::Safety | Profile::Calm => options.steps,
             },
         }
+    }
+
+    /// The machine that does not keep to the rules, if there is one.
+    #[must_use]
+    pub fn byzantine(&self) -> Option<usize> {
+        let is_on = self.has(Fault::Byzantine) && self.peers > 2;
+        is_on.then(|| self.peers - 1)
     }
 
     /// Whether a fault is on.

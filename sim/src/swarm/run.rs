@@ -82,7 +82,9 @@ impl Run {
         for at in 0..plan.peers {
             let machine = MachineOptions {
                 disk: disk_of(&plan, at),
-                is_counted: !(plan.has(Fault::UncountedCopy) && at % 2 == 1),
+                is_counted: !(plan.has(Fault::UncountedCopy) && at % 2 == 1)
+                    && plan.byzantine() != Some(at),
+                is_liar: plan.byzantine() == Some(at),
             };
             world.add(&format!("m{at}"), machine)?;
             seats.push(Seat::default());
@@ -106,6 +108,7 @@ impl Run {
             checked: BTreeMap::new(),
             actions: 0,
         };
+        run.model.borrow_mut().byzantine = run.plan.byzantine();
         run.begin();
         Ok(run)
     }
@@ -216,7 +219,9 @@ impl Run {
                     self.greet(at);
                 }
                 Power::Off(reason) if seat.is_here && !seat.is_gone && !seat.is_starting => {
-                    let reason = reason.as_ref().and_then(unexpected_end);
+                    let is_honest = self.plan.byzantine() != Some(at);
+                    let reason = reason.as_ref().filter(|_| is_honest);
+                    let reason = reason.and_then(unexpected_end);
                     if let Some(what) = reason {
                         let what = format!("machine {at} ended: {what}");
                         let invariant = 8;
@@ -243,9 +248,9 @@ impl Run {
         }
         if self.work.below(3) != 0 {
             let allowed = Allowed {
-                forks: self.plan.has(Fault::UncountedCopy),
+                forks: self.plan.has(Fault::UncountedCopy) || self.plan.has(Fault::Byzantine),
                 copies: self.plan.has(Fault::StaleCopy) || self.plan.has(Fault::UncountedCopy),
-                breaches: self.plan.has(Fault::Breach),
+                breaches: self.plan.has(Fault::Breach) || self.plan.has(Fault::Byzantine),
             };
             self.background(at, async move |call| {
                 call.listen(move |event| allowed.judge(at, event)).await;
@@ -365,7 +370,8 @@ impl Run {
             return true;
         }
         let few = model.threads.len();
-        if few == 0 || (few < 3 && self.work.below(60) == 0) {
+        let is_honest = self.plan.byzantine() != Some(at);
+        if is_honest && few == 0 || (is_honest && few < 3 && self.work.below(60) == 0) {
             drop(model);
             self.call(at, "create_thread", async |call| call.create_thread().await);
             return true;
@@ -377,7 +383,7 @@ impl Run {
             self.call(at, "card", async |call| call.card().await);
             return true;
         }
-        let governed = model.threads_of(at, Role::governs);
+        let governed = model.threads_of(at, |role| is_honest && role.governs());
         if let Some(thread) = self.work.pick(&governed).copied() {
             let members = model.threads.get(thread).map(|it| &it.members);
             let waits = model
@@ -486,6 +492,7 @@ pub(super) fn members(run: &Run, thread: usize) -> BTreeSet<usize> {
     let joined = members.into_iter().flatten().filter(|(_, it)| it.is_joined);
     joined
         .map(|(at, _)| *at)
+        .filter(|at| run.plan.byzantine() != Some(*at))
         .filter(|at| {
             run.seats
                 .get(*at)

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use leno::PeerId;
 
 use super::run::{Copied, Run};
+use crate::byzantine::forge;
 use crate::dice::Dice;
 use crate::disk::DiskFaults;
 use crate::fault::Fault;
@@ -141,7 +142,12 @@ impl Run {
 
     /// Lets a fault strike; false if it found nobody to strike.
     fn strike_with(&mut self, fault: Fault, dice: &mut Dice) -> bool {
-        let at = dice.index(self.plan.peers);
+        let any = dice.index(self.plan.peers);
+        let at = match (fault, self.plan.byzantine()) {
+            (Fault::Byzantine, Some(liar)) => liar,
+            (Fault::Byzantine, None) => return false,
+            _ => any,
+        };
         let lasts = dice.magnitude(&LASTS);
         let Some(seat) = self.seats.get(at).filter(|it| it.is_here && !it.is_gone) else {
             return false;
@@ -203,6 +209,7 @@ impl Run {
                 self.plan_after(lasts, Due::Count(at));
             }
             Fault::EarlyLeave => return self.strike_leave(at, dice),
+            Fault::Byzantine => return self.strike_byzantine(at, dice),
             // These last for all of the run.
             Fault::Latency
             | Fault::Loss
@@ -287,6 +294,30 @@ impl Run {
                 drop(model);
                 if let Some(machine) = self.world.machine(at) {
                     machine.disk().back_up();
+                }
+            }
+        }
+        true
+    }
+
+    /// A machine goes on from a copy of itself, or with records that it forged.
+    fn strike_byzantine(&mut self, at: usize, dice: &mut Dice) -> bool {
+        let Some(machine) = self.world.machine(at) else {
+            return false;
+        };
+        let (disk, id) = (machine.disk().clone(), machine.id());
+        match dice.below(3) {
+            0 => disk.back_up(),
+            1 => {
+                self.crash(at);
+                disk.restore();
+            }
+            _ => {
+                self.crash(at);
+                let forged = disk.inspect(|view| forge(view, id, dice));
+                if let Ok(Ok(batch)) = forged {
+                    // Its own store may fail as any other.
+                    drop(disk.write(batch));
                 }
             }
         }

@@ -134,7 +134,10 @@ impl Call {
         }
         let mirrored: Vec<Note> = mirrored.collect();
         let broken = lock(&ledger).compare(self.machine, &owed, &after, &mirrored, after_start);
-        self.model.borrow_mut().broken.extend(broken);
+        let mut model = self.model.borrow_mut();
+        for broken in broken {
+            model.breaks(self.machine, broken);
+        }
     }
 
     fn ledger(&self, at: usize) -> Option<Arc<Mutex<crate::ledger::Ledger>>> {

@@ -26,6 +26,9 @@ impl Call {
                 members: BTreeMap::from([(self.machine, member)]),
                 ledger: std::sync::Arc::default(),
             });
+            if let (Some(liar), Some(thread)) = (model.byzantine, model.threads.last()) {
+                thread.ledger().distrust(liar);
+            }
         }
         let definition = Definition {
             version: 1,

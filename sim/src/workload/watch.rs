@@ -48,13 +48,14 @@ impl Watching {
         let Some(watcher) = model.watchers.get(&self.number) else {
             return;
         };
-        let (machine, known) = (watcher.machine, &watcher.known);
+        let machine = watcher.machine;
+        let known = &watcher.known;
         let ledger = model.threads.get(watcher.thread).map(|it| it.ledger());
         let missing = ledger.and_then(|it| it.missing_cause(known));
         if let Some((entry, cause)) = missing {
             let what = format!("{machine} was told of {entry:?} before {cause:?}, which it saw");
             let invariant = 4;
-            model.broken.push(Broken { invariant, what });
+            model.breaks(machine, Broken { invariant, what });
         }
     }
 }

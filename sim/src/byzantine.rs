@@ -1,0 +1,12 @@
+//! A machine that does not keep to the rules: it lies in its messages, writes records that no honest
+//! peer writes, and goes on from copies of itself.
+//!
+//! It holds what it was given: nothing, the service key alone (a replicator), or a seat that writes or
+//! governs. The honest machines must come level among themselves whatever it does.
+
+mod forge;
+mod liar;
+mod lie;
+
+pub(crate) use forge::{forge, seats_of};
+pub(crate) use liar::Liar;

@@ -1,0 +1,217 @@
+//! Lies in messages. Each is a case of the catalogue of faults; its number stands beside it.
+
+use leno_threads_core::sync::{AckLog, HaveLog, LogName, Message};
+use leno_threads_core::{EpochId, LogId, Run, SeatId, Seq};
+
+use crate::dice::Dice;
+
+/// How often a message is repeated in a flood.
+const FLOOD: usize = 40;
+
+/// Bytes of a message that is too long or makes no sense.
+const JUNK_BYTES: u64 = 200_000;
+
+/// What is sent in the place of a message: nothing, something else, or more than it.
+pub(super) fn lie(message: Vec<u8>, kept: &[Vec<u8>], dice: &mut Dice) -> Vec<Vec<u8>> {
+    match dice.below(10) {
+        // N12: withheld.
+        0 => Vec::new(),
+        // N01: a byte is another one.
+        1 => vec![flip(message, dice)],
+        // N01: cut short.
+        2 => {
+            let end = dice.index(message.len().max(1));
+            vec![message.into_iter().take(end).collect()]
+        }
+        // C01, N04: bytes that are no message.
+        3 => vec![message, junk(dice)],
+        // N09: of another session or thread.
+        4 => {
+            let old = dice.pick(kept).cloned();
+            std::iter::once(message).chain(old).collect()
+        }
+        // N01: twice, or a flood.
+        5 => {
+            let times = if dice.coin() { 2 } else { FLOOD };
+            vec![message; times]
+        }
+        _ => {
+            let told = match Message::decode(&message) {
+                Ok(decoded) => falsify(decoded, dice),
+                Err(_) => Vec::new(),
+            };
+            if told.is_empty() { vec![message] } else { told }
+        }
+    }
+}
+
+fn flip(mut bytes: Vec<u8>, dice: &mut Dice) -> Vec<u8> {
+    let at = dice.index(bytes.len().max(1));
+    if let Some(byte) = bytes.get_mut(at) {
+        *byte ^= 1 << dice.below(8);
+    }
+    bytes
+}
+
+fn junk(dice: &mut Dice) -> Vec<u8> {
+    let length = usize::try_from(dice.magnitude(&(1..=JUNK_BYTES))).unwrap_or(1);
+    match dice.below(3) {
+        // Nested without end.
+        0 => vec![0x81; length],
+        1 => dice.seed().into_iter().cycle().take(length).collect(),
+        // A list that claims to be very long.
+        _ => vec![
+            0x83, 0x05, 0x9b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+        ],
+    }
+}
+
+/// A message that says something else than is true.
+fn falsify(message: Message<'_>, dice: &mut Dice) -> Vec<Vec<u8>> {
+    let false_one = match message {
+        // N08, N10: heads that are not there, or none.
+        Message::Have {
+            thread,
+            subscribe,
+            wraps,
+            mut logs,
+        } => {
+            claim(&mut logs, dice);
+            let wraps = if dice.coin() { wraps } else { [7; 8] };
+            Message::Have {
+                thread,
+                subscribe,
+                wraps,
+                logs,
+            }
+        }
+        // Acknowledges what it does not keep, or nothing.
+        Message::Ack { thread, logs } => {
+            let seq = if dice.coin() { Seq::MAX - 1 } else { 0 };
+            let ack = |it: AckLog| AckLog {
+                seq,
+                ranges: it.ranges.saturating_add(dice.below(3)),
+                ..it
+            };
+            let logs = logs.into_iter().map(ack).collect();
+            Message::Ack { thread, logs }
+        }
+        Message::Range {
+            thread,
+            log,
+            first,
+            runs,
+        } => return range(thread, log, first, &runs, dice),
+        // K16, K17: wraps that give no key, or are withheld.
+        Message::Wraps { thread, mut wraps } => {
+            for wrap in &mut wraps {
+                if dice.coin() {
+                    wrap.encapsulated = dice.seed();
+                }
+            }
+            if dice.below(3) == 0 {
+                wraps.clear();
+            }
+            Message::Wraps { thread, wraps }
+        }
+        // N07: a count that nothing follows.
+        Message::Totals { thread, .. } => Message::Totals {
+            thread,
+            records: u64::MAX,
+        },
+        Message::UpToDate { thread, vectors } => Message::UpToDate {
+            thread,
+            vectors: vectors.saturating_add(dice.below(3)),
+        },
+        // P01: somebody else's seat.
+        Message::Prove {
+            thread, signature, ..
+        } => Message::Prove {
+            thread,
+            seat: SeatId(dice.seed()),
+            signature,
+        },
+        // N13: threads that nobody knows.
+        Message::Threads { mut tags } => {
+            tags.extend((0..dice.below(1_000)).map(|it| u128::from(it).to_be_bytes()));
+            Message::Threads { tags }
+        }
+        Message::Question { thread, log, from } => {
+            let one = Message::Question { thread, log, from }.encode();
+            return vec![one; FLOOD];
+        }
+        Message::NeedKeys { thread, .. } => {
+            let mut epochs: Vec<_> = (0..=dice.below(60)).map(|_| EpochId(dice.seed())).collect();
+            epochs.sort_unstable();
+            Message::NeedKeys { thread, epochs }
+        }
+        Message::Branch {
+            thread,
+            log,
+            signature,
+            mut headers,
+        } => {
+            headers.reverse();
+            Message::Branch {
+                thread,
+                log,
+                signature,
+                headers,
+            }
+        }
+        Message::Hello { .. }
+        | Message::Genesis { .. }
+        | Message::Refused { .. }
+        | Message::Left { .. } => {
+            return Vec::new();
+        }
+    };
+    vec![false_one.encode()]
+}
+
+fn claim(logs: &mut Vec<HaveLog>, dice: &mut Dice) {
+    match dice.below(5) {
+        0 => logs.clear(),
+        1 => logs
+            .iter_mut()
+            .for_each(|it| it.seq = it.seq.saturating_add(1 + dice.below(50)).min(Seq::MAX - 2)),
+        2 => logs
+            .iter_mut()
+            .for_each(|it| it.hash = [dice.below(256) as u8; 8]),
+        3 => logs.iter_mut().for_each(|it| it.seq = 1.max(it.seq / 2)),
+        // N13: logs that nobody opened.
+        _ => {
+            let (seq, hash) = (3, [1; 8]);
+            logs.extend((0..dice.below(300)).map(|_| HaveLog {
+                log: LogId(dice.seed()),
+                seq,
+                hash,
+            }));
+            logs.sort_unstable_by_key(|it| it.log);
+        }
+    }
+}
+
+/// Ranges elsewhere than they belong.
+fn range(thread: u32, log: LogName, first: Seq, runs: &[Run<'_>], dice: &mut Dice) -> Vec<Vec<u8>> {
+    let of = |thread, log, first| {
+        Message::Range {
+            thread,
+            log,
+            first,
+            runs: runs.to_vec(),
+        }
+        .encode()
+    };
+    let good = of(thread, log, first);
+    match dice.below(5) {
+        // L01: a gap, or an overlap.
+        0 => vec![of(thread, log, first.saturating_add(1 + dice.below(3)))],
+        1 => vec![of(thread, log, first.saturating_sub(1))],
+        // L16: of another thread.
+        2 => vec![good, of(thread ^ 1, log, first)],
+        // L03: of another log.
+        3 => vec![good, of(thread, LogName::New(LogId(dice.seed())), first)],
+        _ => vec![good, of(thread, LogName::Known(7), first)],
+    }
+}
