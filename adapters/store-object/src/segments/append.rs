@@ -83,6 +83,7 @@ impl SegmentStore {
         }
         let mut opened = BTreeMap::new();
         let mut pending = PendingAll::default();
+        let mut gone_at = None;
         let mut last = ObjectError::Conflict;
         for tries in 1..=self.limits.tries_max {
             let mut read = self.read_or_begin(thread).await?;
@@ -93,9 +94,18 @@ impl SegmentStore {
                     stored: pending.spans(),
                 });
             }
-            let missing = self
-                .missing(thread, &read.heads, &runs, &mut opened)
-                .await?;
+            let missing = self.missing(thread, &read.heads, &runs, &mut opened).await;
+            let missing = match missing {
+                // It was merged into another one and collected since, unless the heads are the same.
+                Err(SharedError::BadSegment { source: None, .. })
+                    if gone_at.as_ref() != Some(&read.version) =>
+                {
+                    gone_at = Some(read.version);
+                    self.pause(tries).await;
+                    continue;
+                }
+                missing => missing?,
+            };
             let parts = parts(missing, &wraps);
             if parts.is_empty() {
                 return Ok(Appended {

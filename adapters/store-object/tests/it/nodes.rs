@@ -142,8 +142,14 @@ fn check(nodes: u8, seed: u64, percent: usize) -> crate::faults::Count {
     })
 }
 
+/// Each is a run of several nodes.
+fn cases() -> u32 {
+    let asked = std::env::var("PROPTEST_CASES").ok();
+    asked.and_then(|it| it.parse().ok()).unwrap_or(48)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 30, ..ProptestConfig::default() })]
 
     /// With failures before and after the deed, answers that are lost, replacements that come late,
     /// and others who collect and merge all the while.
@@ -155,6 +161,12 @@ proptest! {
     ) {
         check(nodes, seed, percent);
     }
+}
+
+/// A node must read a segment to tell what is there, and others merge and collect it first.
+#[test]
+fn segment_that_was_merged_meanwhile_is_no_damage() {
+    check(4, 4_928_123_891_673_099_581, 10);
 }
 
 /// The property above means something only if everything happens.
