@@ -159,9 +159,36 @@ fn falsify(message: Message<'_>, dice: &mut Dice) -> Vec<Vec<u8>> {
                 headers,
             }
         }
+        // Records that are not there, or are there already.
+        Message::Announce {
+            thread,
+            has_room,
+            mut logs,
+        } => {
+            claim(&mut logs, dice);
+            Message::Announce {
+                thread,
+                has_room,
+                logs,
+            }
+        }
+        Message::Graft {
+            thread, mut logs, ..
+        } => {
+            let seq = if dice.coin() { 0 } else { Seq::MAX - 2 };
+            logs.iter_mut().for_each(|(_, it)| *it = seq);
+            let always = true;
+            Message::Graft {
+                thread,
+                always,
+                logs,
+            }
+        }
+        Message::Prune { thread } => return vec![Message::Prune { thread }.encode(); FLOOD],
         Message::Hello { .. }
         | Message::Genesis { .. }
         | Message::Refused { .. }
+        | Message::Signal { .. }
         | Message::Left { .. } => {
             return Vec::new();
         }

@@ -19,7 +19,7 @@ fn events(links: &Links) -> Vec<String> {
         .map(|event| match event {
             Event::Connected { link, .. } => format!("+{link}"),
             Event::Disconnected { link, reason, .. } => format!("-{link} {reason}"),
-            other => format!("{other:?}"),
+            other @ (Event::Message { .. } | Event::Discovered { .. }) => format!("{other:?}"),
         })
         .collect()
 }
