@@ -388,7 +388,9 @@ impl Driver {
                     if let NetEvent::Message { bytes, .. } = &event {
                         self.traffic.received += bytes.len() as u64;
                     }
-                    self.links.handle(&mut work, &mut self.dials, event);
+                    let transport = self.transport.as_deref();
+                    self.links
+                        .handle(&mut work, &mut self.dials, transport, event);
                 }
                 Input::Done(Done::Sent { peer, link }) => {
                     if let Some(link) = self.links.link_mut(&peer, link) {

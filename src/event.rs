@@ -9,7 +9,7 @@ use leno_threads_core::sync::SyncError;
 use leno_threads_core::thread::{Parked, Quarantine};
 use leno_threads_core::{EpochId, LogId, RecordRef, ThreadId};
 use leno_threads_db::Event as DbEvent;
-use leno_transport_trait::PeerId;
+use leno_transport_trait::{Address, PeerId};
 
 use crate::queue::{Next, Receiver, Sender, queue};
 
@@ -31,6 +31,15 @@ pub enum Event {
         peer: PeerId,
         /// Why, for a person to read.
         reason: String,
+    },
+    /// A network that looks around found somebody whom this peer does not know: on the local network,
+    /// for instance. Nobody vouches for it, and nothing is dialled unless the application calls
+    /// [`Peer::connect`](crate::Peer::connect). Whoever is known is dialled without this event.
+    Discovered {
+        /// Who is said to be there.
+        peer: PeerId,
+        /// Where.
+        address: Address,
     },
     /// Records of a log came in or were written.
     Admitted {

@@ -12,6 +12,9 @@ const REDIAL_MILLIS_MAX: u64 = 60_000;
 /// A link that lived so long was no failure: the next pause is the shortest again. In milliseconds.
 const STEADY_MILLIS: u64 = 10_000;
 
+/// Most addresses that are tried at once because somebody on the network named them.
+const TRIES_MAX: usize = 16;
+
 /// Where peers were reached, and when to dial them again.
 #[derive(Debug, Default)]
 pub(super) struct Dials {
@@ -19,6 +22,8 @@ pub(super) struct Dials {
     /// Addresses that are being dialled, and whether a caller or the start of the peer wants it: what
     /// is only tried again keeps nobody waiting.
     under_way: BTreeMap<Address, bool>,
+    /// Addresses that nobody vouches for, which are dialled once and not again.
+    tries: BTreeSet<Address>,
     /// By which addresses each peer was reached.
     routes: BTreeMap<PeerKey, Route>,
 }
@@ -52,6 +57,12 @@ impl Dials {
         *wanted |= is_wanted;
     }
 
+    /// Notes that an address is to be dialled once. False if it is dialled anyway, or many are tried.
+    pub(super) fn try_once(&mut self, address: &Address) -> bool {
+        let is_known = self.under_way.contains_key(address) || self.planned.contains_key(address);
+        !is_known && self.tries.len() < TRIES_MAX && self.tries.insert(address.clone())
+    }
+
     pub(super) fn end(
         &mut self,
         address: &Address,
@@ -59,6 +70,9 @@ impl Dials {
         now_millis: u64,
     ) -> Dialled {
         self.under_way.remove(address);
+        if self.tries.remove(address) {
+            return Dialled::Useful;
+        }
         let planned = self.planned.remove(address);
         let wait_millis = planned.map_or(0, |redial| redial.wait_millis);
         match outcome {
@@ -206,6 +220,33 @@ mod tests {
         dials.end(&address, Err(&refused), 1_000_000);
         dials.clock_went_back(900_000);
         assert_eq!(dials.wake_millis(), Some(100_000 + REDIAL_MILLIS_MIN));
+    }
+
+    #[test]
+    fn address_that_nobody_vouches_for_is_dialled_once() {
+        let (mut dials, address) = dials();
+        assert!(dials.try_once(&address) && !dials.try_once(&address));
+        dials.begin(&address, false);
+        assert!(!dials.try_once(&address), "it is being dialled");
+        let detail = String::new();
+        let address_of = address.clone();
+        let refused = TransportError::Unreachable {
+            address: address_of,
+            detail,
+        };
+        dials.end(&address, Err(&refused), 0);
+        assert_eq!(dials.wake_millis(), None);
+        assert!(dials.try_once(&address), "somebody names it again");
+        dials.begin(&address, false);
+        let peer = PeerKey([1; 32]);
+        dials.end(&address, Ok(peer), 0);
+        dials.lost(&peer, 0);
+        assert_eq!(dials.wake_millis(), None);
+        for number in 0..TRIES_MAX {
+            let address: Address = format!("{number}").parse().unwrap();
+            assert!(dials.try_once(&address));
+        }
+        assert!(!dials.try_once(&address));
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! What the network reports, within a step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use leno_threads_core::bug;
 use leno_threads_core::sync::{PeerKey, SyncError};
-use leno_transport_trait::{Event as NetEvent, LinkId, PeerId};
+use leno_transport_trait::{Address, Event as NetEvent, LinkId, PeerId, Transport};
 
 use super::dial::Dials;
 use crate::event::Event;
 use crate::work::{Core, Work};
+
+/// Of how many peers it is remembered, until the next start, that they proved a seat.
+const MET_MAX: usize = 4096;
 
 /// A live connection to a peer.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub(super) struct Link {
 pub(super) struct Links {
     pub(super) live: BTreeMap<PeerKey, Link>,
     pub(super) unwanted: Vec<PeerKey>,
+    /// Peers that proved a seat in one of the threads here.
+    met: BTreeSet<PeerKey>,
 }
 
 impl Links {
@@ -48,6 +53,11 @@ impl Links {
 
     fn end(&mut self, work: &mut Work<'_>, peer: PeerKey, reason: &str) {
         self.live.remove(&peer);
+        let replica = &work.core.replica;
+        let has_seat = |thread| replica.seat_of(&peer, &thread).is_some();
+        if self.met.len() < MET_MAX && replica.ids().any(has_seat) {
+            self.met.insert(peer);
+        }
         work.core.replica.disconnected(&peer);
         work.core.told.retain(|(of, _), _| *of != peer);
         work.events.push(Event::Disconnected {
@@ -56,7 +66,13 @@ impl Links {
         });
     }
 
-    pub(super) fn handle(&mut self, work: &mut Work<'_>, dials: &mut Dials, event: NetEvent) {
+    pub(super) fn handle(
+        &mut self,
+        work: &mut Work<'_>,
+        dials: &mut Dials,
+        transport: Option<&dyn Transport>,
+        event: NetEvent,
+    ) {
         match event {
             NetEvent::Connected { peer, .. } if work.core.paused => {
                 self.unwanted.push(PeerKey(peer.0));
@@ -88,8 +104,32 @@ impl Links {
                     self.message(work, key, &bytes);
                 }
             }
-            // No network here is asked to look around.
-            NetEvent::Discovered { .. } => {}
+            NetEvent::Discovered { peer, address } => {
+                let remembered = work.core.addresses.iter();
+                let mut peers = remembered.filter_map(|it| transport?.peer_of(it));
+                let is_named = peers.any(|it| it == peer);
+                self.discovered(work, dials, (peer, address), is_named);
+            }
+        }
+    }
+
+    /// Somebody says that a peer is at an address: it is dialled, once, if it is known and missing.
+    fn discovered(
+        &mut self,
+        work: &mut Work<'_>,
+        dials: &mut Dials,
+        (peer, address): (PeerId, Address),
+        is_named: bool,
+    ) {
+        let key = PeerKey(peer.0);
+        if self.live.contains_key(&key) {
+            return;
+        }
+        // Known is who proved a seat here, and whom a remembered address names.
+        if !is_named && !self.met.contains(&key) {
+            work.events.push(Event::Discovered { peer, address });
+        } else if dials.try_once(&address) {
+            work.core.to_dial.push(address);
         }
     }
 

@@ -10,6 +10,7 @@
 mod bundles;
 mod clock;
 mod commits;
+mod discovery;
 mod events;
 #[expect(dead_code, reason = "its `main` runs as an example")]
 #[path = "../../examples/own_store.rs"]
