@@ -54,7 +54,7 @@ pub(super) struct Seat {
     /// It is started again after a while.
     pub(super) is_starting: bool,
     /// The life in which its peer was first looked at.
-    looked_at: u64,
+    pub(super) looked_at: u64,
     /// How often its peer came up.
     pub(super) starts: u64,
     /// What its disk was copied with.

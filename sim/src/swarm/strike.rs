@@ -286,6 +286,14 @@ impl Run {
             }
             _ => {
                 let model = self.model.borrow();
+                // What is being started or done right now may be in the copy, or not.
+                let machine = self.world.machine(at);
+                let is_settled = machine
+                    .is_some_and(|it| it.peer().is_some() && it.life == seat.looked_at)
+                    && model.busy(at) == 0;
+                if !is_settled {
+                    return false;
+                }
                 seat.copied = Some(Copied {
                     kept: model.kept_by(at),
                     governed,
