@@ -114,6 +114,9 @@ pub(super) struct Matched {
     pub(super) full_there: BTreeSet<LogId>,
     /// Logs whose ranges from this peer came before the record that opens them.
     pub(super) unknown: BTreeSet<LogId>,
+    /// Logs of which this side let go ranges that nobody is to blame for: what was under way behind
+    /// them does not follow what is here.
+    pub(super) let_go: BTreeSet<LogId>,
     /// Logs about which the other side is to be asked, and from where on.
     pub(super) to_ask: BTreeMap<LogId, Seq>,
     /// Logs about which the other side was asked.

@@ -589,6 +589,7 @@ impl Step<'_, '_> {
             // Nobody's fault: the record that opens it may be held, or under way from another peer.
             ReceiveError::UnknownLog { .. } => {
                 matched.unknown.insert(log);
+                matched.let_go.insert(log);
                 return Ok(());
             }
             // Nobody's fault either, and told when the first of them began to wait. What they wait for
@@ -597,6 +598,7 @@ impl Step<'_, '_> {
                 let admitted = status.map_or(0, |log| log.admitted);
                 let waiting = tip.saturating_sub(admitted);
                 matched.full.insert(log, admitted + waiting.div_ceil(2));
+                matched.let_go.insert(log);
                 return self.answer(id, "a range", declined(true));
             }
             // Until the quota is raised, or another session tries again.
@@ -605,6 +607,13 @@ impl Step<'_, '_> {
                 Some(declined(true))
             }
             ReceiveError::NotPublished { .. } => None,
+            ReceiveError::Gap { .. } if matched.let_go.contains(&log) => {
+                if knows_peer {
+                    matched.refresh();
+                }
+                self.wake(id);
+                return Ok(());
+            }
             ReceiveError::Gap { .. } => {
                 // A stranger would learn where the log stands.
                 if knows_peer {
