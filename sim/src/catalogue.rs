@@ -58,7 +58,7 @@ const CATALOGUE: &[Invariant] = &[
     row(1, "same records: same documents and state hash on every peer", AtEnd(equal_states)),
     row(2, "incremental reduction equals a naive one", AtEnd(equals_fold)),
     row(3, "snapshot and tail equal a full replay", Waits("snapshots")),
-    row(4, "session guarantees at one peer, order of each writer", During("ledger: each read is compared with what was written and seen; what watchers are told adds up to what shows")),
+    row(4, "session guarantees at one peer, order of each writer", AtEnd(|it| it.probe.broken(4))), // and the ledger during the run: reads, and what watchers are told
     row(5, "delivering anything again changes nothing", During("breaches duplicate and replay messages; what is folded anew is folded twice, see 2")),
     row(6, "peers that reach each other come level", During("the end of each run: heads are equal within bounded time")),
     row(7, "what was acknowledged is there after a crash", During("ledger: the first read after each start")),

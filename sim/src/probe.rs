@@ -7,10 +7,10 @@ use std::ops::{Bound, ControlFlow};
 use leno::store::{Direction, MemoryStore, Store as _, StoreError, Table, View};
 use leno::{PeerId, Role, ThreadId};
 use leno_threads_core::sync::{PeerKey, Replica};
-use leno_threads_core::thread::{Opened, SKEW_MILLIS_MAX, Thread};
+use leno_threads_core::thread::{Changes, Opened, SKEW_MILLIS_MAX, Thread};
 use leno_threads_core::{
-    EpochId, KeyRef, LogId, NonceSecret, OpRef, RecordId, RecordRef, SeatId, Seq, Stamp,
-    VerifyError, decode_row,
+    EpochId, HeadError, KeyRef, LogId, NonceSecret, Now, OpRef, RecordId, RecordRef, SeatId, Seq,
+    Stamp, VerifyError, decode_row,
 };
 use leno_threads_db::Documents;
 
@@ -84,6 +84,7 @@ impl Probe {
             reads_any |= reads;
             self.keys(machine, thread, reads, view)?;
             self.sealings(thread, view)?;
+            self.grants(machine, thread);
             for (record, reason) in thread.quarantined(view)? {
                 if !self.doubtful.is_empty() && !self.doubtful.contains(&record.log) {
                     let what = format!("machine {machine} put {record:?} aside: {reason:?}");
@@ -94,8 +95,12 @@ impl Probe {
             self.secrets
                 .push(thread.seat().signing.to_secret_bytes().to_vec());
             texts.push_str(&format!("{thread:?}{:?}", thread.seat()));
-            if reads && let Some(thread) = replica.thread_mut(&id) {
-                self.fold(machine, thread, view, dice)?;
+            if let Some(thread) = replica.thread_mut(&id) {
+                if reads {
+                    self.fold(machine, thread, view, dice)?;
+                }
+                // The last look: it lets in what waits for its time.
+                self.stuck(machine, thread, view)?;
             }
         }
         self.canaries(machine, reads_any, view)?;
@@ -103,22 +108,61 @@ impl Probe {
         Ok(())
     }
 
-    /// 13: what others wrote has no stamp that is too far ahead of any time that was shown here.
-    pub(crate) fn future(
+    /// 4: whatever is admitted names nothing that is not.
+    fn causes(
+        &mut self,
+        machine: usize,
+        thread: &Thread,
+        view: &dyn View,
+    ) -> Result<(), StoreError> {
+        let is_here = |it: &RecordRef| {
+            let named = thread.log(&it.log);
+            named.is_some_and(|named| named.admitted >= it.seq) || self.doubtful.contains(&it.log)
+        };
+        let mut missing = None;
+        for log in thread.logs() {
+            thread.scan_rows(view, &log.id, 1, &mut |_, row| {
+                let read =
+                    decode_row(row).and_then(|(tip, run)| run.verify(thread.id(), log.id, &tip));
+                // A row that does not read is told of elsewhere.
+                let Ok(run) = read else {
+                    return ControlFlow::Continue(());
+                };
+                let admitted = run.records().iter().filter(|it| it.seq <= log.admitted);
+                for record in admitted {
+                    let mut named = record.deps.iter().chain(&record.control);
+                    missing = missing.or(named.find(|it| !is_here(it)).copied());
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        if let Some(it) = missing {
+            let what =
+                format!("machine {machine} admitted what names {it:?}, which it did not admit");
+            self.say(4, what);
+        }
+        Ok(())
+    }
+
+    /// 4, 13: looks at what is admitted in the midst of a run. What others wrote has no stamp that is
+    /// too far ahead of any time that was shown here, if the time was known.
+    pub(crate) fn admitted(
         &mut self,
         machine: usize,
         id: PeerId,
         view: &dyn View,
-        highest_millis: u64,
+        highest_millis: Option<u64>,
     ) -> Result<(), StoreError> {
         let replica = Replica::load(view, PeerKey(id.0), NonceSecret::new(&[0; 32]))?;
         for thread in replica.threads() {
+            self.causes(machine, thread, view)?;
             let own = thread.seat().id();
             for log in thread.logs() {
                 let opening = thread.governance().opening(&log.id);
                 let is_own =
                     log.id == own.control_log() || opening.is_some_and(|it| it.seat == own);
-                let limit = highest_millis.saturating_add(SKEW_MILLIS_MAX);
+                let limit =
+                    highest_millis.map_or(u64::MAX, |it| it.saturating_add(SKEW_MILLIS_MAX));
                 let is_admitted = log.admitted == log.tip.seq && log.admitted > 0;
                 if is_admitted && !is_own && log.tip.stamp.millis() > limit {
                     let ahead = log.tip.stamp.millis() - limit;
@@ -127,6 +171,49 @@ impl Probe {
                     );
                     self.say(13, what);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// 13: each grant was given by somebody who may give it.
+    fn grants(&mut self, machine: usize, thread: &Thread) {
+        let governance = thread.governance();
+        for seat in governance.seats() {
+            for (_, grant) in governance.grants_of(seat) {
+                let issuer = grant.issuer.and_then(|it| governance.grant_named(&it));
+                let may = issuer.is_none_or(|it| it.op.role.may_grant(grant.op.role));
+                if !may {
+                    let role = grant.op.role;
+                    let what = format!("on machine {machine} a role that may not gave {role:?}");
+                    self.say(13, what);
+                }
+            }
+        }
+    }
+
+    /// 37: what is here is admitted, or waits for something.
+    fn stuck(
+        &mut self,
+        machine: usize,
+        thread: &mut Thread,
+        view: &dyn View,
+    ) -> Result<(), StoreError> {
+        // Of what is admitted here nothing is kept.
+        let mut changes = Changes::new();
+        let sink = &mut |_: &Opened<'_>| {};
+        thread.release(view, Now::unset(0), &mut changes, sink)?;
+        if thread.next_release_millis() == Some(0) {
+            // There is more than one step lets in.
+            return Ok(());
+        }
+        for log in thread.logs() {
+            if log.admitted < log.tip.seq && log.parked.is_none() {
+                let (id, admitted) = (log.id, log.admitted);
+                let what = format!(
+                    "on machine {machine} log {id} stands at {admitted} and waits for nothing"
+                );
+                self.say(37, what);
             }
         }
         Ok(())
@@ -172,6 +259,11 @@ impl Probe {
                 let mut read = |row| -> Result<Vec<(SealedUnder, Vec<u8>)>, VerifyError> {
                     let (tip, run) = decode_row(row)?;
                     let run = run.verify(thread.id(), log, &tip)?;
+                    let unsigned = |it: HeadError| VerifyError::NotSigned {
+                        log: it.log,
+                        seq: it.seq,
+                    };
+                    run.head().verify().map_err(unsigned)?;
                     let mut sealed = Vec::new();
                     for record in run.records() {
                         let place = (thread.id(), log, record.seq);

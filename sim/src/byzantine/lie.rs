@@ -231,7 +231,9 @@ fn range(thread: u32, log: LogName, first: Seq, runs: &[Run<'_>], dice: &mut Dic
         .encode()
     };
     let good = of(thread, log, first);
-    match dice.below(5) {
+    match dice.below(6) {
+        // K01: its signature does not hold.
+        5 => vec![flip(good, dice)],
         // L01: a gap, or an overlap.
         0 => vec![of(thread, log, first.saturating_add(1 + dice.below(3)))],
         1 => vec![of(thread, log, first.saturating_sub(1))],

@@ -26,7 +26,8 @@ const LEVEL_STEPS: u64 = 400_000;
 impl Run {
     /// Waits until all are level, then checks everything.
     pub(super) fn end(&mut self) -> Result<(), Failure> {
-        self.look_at_stamps();
+        self.unequal();
+        self.look_at_all();
         self.calm();
         self.level_alone()?;
         let until = self.world.micros().saturating_add(LEVEL_MICROS);

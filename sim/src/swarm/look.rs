@@ -17,25 +17,31 @@ const ALONE_MICROS: u64 = 1_800_000_000;
 const ALONE_STEPS: u64 = 200_000;
 
 impl Run {
-    /// Looks for what was admitted before its time. To be called while clocks show what they showed.
-    pub(super) fn look_at_stamps(&mut self) {
-        // Without the time of day nothing is held.
-        if self.plan.has(Fault::Unset) {
+    /// Looks for what was admitted before its time on any machine. To be called while clocks show what
+    /// they showed.
+    pub(super) fn look_at_all(&mut self) {
+        for at in (0..self.seats.len()).rev() {
+            self.look_at(at);
+        }
+    }
+
+    /// As [`Run::look_at_all`], on one.
+    pub(super) fn look_at(&mut self, at: usize) {
+        let Some(machine) = self.world.machine(at) else {
+            return;
+        };
+        // Who forks a log leaves it open what a reference means.
+        if self.plan.byzantine() == Some(at) || self.evidence.has_forks {
             return;
         }
-        for at in 0..self.seats.len() {
-            let Some(machine) = self.world.machine(at) else {
-                continue;
-            };
-            if self.plan.byzantine() == Some(at) {
-                continue;
-            }
-            let (disk, id) = (machine.disk().clone(), machine.id());
-            let highest = machine.clock().highest_millis();
-            let probe = &mut self.evidence.probe;
-            // A store that does not open is told of elsewhere.
-            drop(disk.inspect(|view| probe.future(at, id, view, highest)));
-        }
+        let (disk, id) = (machine.disk().clone(), machine.id());
+        // Without the time of day nothing is held.
+        let is_timed = !self.plan.has(Fault::Unset);
+        let highest = is_timed.then(|| machine.clock().highest_millis());
+        let probe = &mut self.evidence.probe;
+        probe.doubtful.clone_from(&self.evidence.heads.doubtful);
+        // A store that does not open is told of elsewhere.
+        drop(disk.inspect(|view| probe.admitted(at, id, view, highest)));
     }
 
     /// In some runs, has peers that are connected come level without anybody asking them to, also if

@@ -242,9 +242,7 @@ impl Run {
         let readable = self.model.borrow().threads_of(at, Role::reads);
         for thread in readable {
             self.call(at, "read", async move |call| call.read(thread, true).await);
-            if self.work.coin() {
-                self.background(at, async move |call| call.watch(thread).await);
-            }
+            self.background(at, async move |call| call.watch(thread).await);
         }
         if self.work.below(3) != 0 {
             let allowed = Allowed {
@@ -338,10 +336,10 @@ impl Run {
             (40..70, _, Some(thread)) => {
                 self.call(at, "edit", async move |call| call.edit(thread, dice).await);
             }
-            (70..82, Some(thread), _) => {
+            (70..79, Some(thread), _) => {
                 self.call(at, "read", async move |call| call.read(thread, false).await);
             }
-            (82, Some(thread), _) => {
+            (79..83, Some(thread), _) => {
                 self.background(at, async move |call| call.watch(thread).await);
             }
             (83..86, Some(thread), _) => {

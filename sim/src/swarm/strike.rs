@@ -351,7 +351,12 @@ impl Run {
 
     fn crash(&mut self, at: usize) {
         self.world.crash(at);
+        // Whom not to trust is to be known first.
+        if let Some(liar) = self.plan.byzantine() {
+            self.observe(liar);
+        }
         self.observe(at);
+        self.look_at(at);
         if let Some(seat) = self.seats.get_mut(at) {
             seat.is_frozen = false;
         }

@@ -47,7 +47,7 @@ impl Call {
             if is_mirrored {
                 transaction.put(MIRROR, &id, &entry.note())?;
             }
-            for _ in 0..dice.below(3) {
+            for _ in 0..=dice.below(4) {
                 tolerate(sing(transaction, &mut dice))?;
             }
             Ok(())
@@ -159,7 +159,7 @@ fn sing(transaction: &mut Transaction<'_>, dice: &mut Dice) -> Result<(), Error>
     let Some(id) = song_id(dice) else {
         return Ok(());
     };
-    match dice.below(10) {
+    match dice.below(12) {
         0 => drop(transaction.insert(SONGS, &song(dice))?),
         1..=4 => drop(transaction.put(SONGS, &id, &song(dice))?),
         5 => drop(transaction.patch(SONGS, &id, &partial(dice))?),
@@ -185,6 +185,16 @@ pub(crate) fn songs() -> Vec<(DocumentId, Ipld)> {
 
 fn text(dice: &mut Dice) -> Ipld {
     Ipld::String(format!("verse {}", dice.below(9)))
+}
+
+/// One of a few, so that one is added here while it is removed there.
+fn tag(dice: &mut Dice) -> Ipld {
+    Ipld::String(format!("mood {}", dice.below(2)))
+}
+
+/// So small that two machines write the same.
+fn small(dice: &mut Dice) -> Ipld {
+    Ipld::Integer(i128::from(dice.below(2)))
 }
 
 fn number(dice: &mut Dice) -> Ipld {
@@ -233,18 +243,18 @@ fn partial(dice: &mut Dice) -> Ipld {
 
 fn field_edit(dice: &mut Dice) -> FieldEdit {
     let index = dice.index(4);
-    let (field, change) = match dice.below(12) {
+    let (field, change) = match dice.below(16) {
         0 => ("title", FieldChange::Set(text(dice))),
         1 => ("title", FieldChange::Unset),
         2 | 3 => (
             "plays",
             FieldChange::Increment(i64::from(dice.coin()) * 2 - 1),
         ),
-        4 => ("best", FieldChange::Max(number(dice))),
-        5 => ("least", FieldChange::Min(number(dice))),
+        4 => ("best", FieldChange::Max(small(dice))),
+        5 => ("least", FieldChange::Min(small(dice))),
         6 => ("moods", FieldChange::Add(text(dice))),
-        7 => ("tags", FieldChange::Add(text(dice))),
-        8 => ("tags", FieldChange::Remove(text(dice))),
+        7 | 12 | 13 => ("tags", FieldChange::Add(tag(dice))),
+        8 | 14 | 15 => ("tags", FieldChange::Remove(tag(dice))),
         9 => {
             let value = text(dice);
             ("lines", FieldChange::Insert { index, value })
