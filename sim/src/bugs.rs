@@ -21,7 +21,7 @@ mod with_bugs {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Instant;
 
-    use leno_sim::{Failure, RunOptions, run};
+    use leno_sim::{Failure, Outcome, RunOptions, run};
     use leno_threads_core::bug::Bug;
 
     use crate::args::Swarm;
@@ -99,6 +99,19 @@ mod with_bugs {
         }
     }
 
+    /// What a run came to that panicked itself.
+    fn panicked() -> Outcome {
+        let failure = Failure {
+            invariant: 35,
+            step: 0,
+            what: "a panic outside of the peers".to_owned(),
+        };
+        Outcome {
+            failure: Some(failure),
+            ..Outcome::default()
+        }
+    }
+
     /// Runs seeds until one fails.
     #[expect(
         clippy::disallowed_methods,
@@ -126,10 +139,13 @@ mod with_bugs {
                         if seed >= swarm.seeds.end || lock().found.is_some() {
                             return;
                         }
-                        let outcome = run(&RunOptions {
+                        let options = RunOptions {
                             seed,
                             ..swarm.options.clone()
-                        });
+                        };
+                        let outcome = std::panic::catch_unwind(|| run(&options));
+                        // Outside of the peers: where the simulator reads or forges what they keep.
+                        let outcome = outcome.unwrap_or_else(|_| panicked());
                         let mut hunt = lock();
                         hunt.seeds += 1;
                         hunt.steps += outcome.steps;
