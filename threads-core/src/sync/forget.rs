@@ -35,6 +35,7 @@ impl Replica {
         self.slots.remove(id);
         self.quotas.remove(id);
         self.spreads.forget(id);
+        self.signals.forget(id);
         for session in self.sessions.values_mut() {
             if let Some(matched) = session.matched.remove(id) {
                 let thread = matched.number;

@@ -57,6 +57,13 @@ impl Signals {
         self.held.get(&(thread, seat, tag))
     }
 
+    /// Gives up a thread that is not followed here any more.
+    pub(in crate::sync) fn forget(&mut self, id: &ThreadId) {
+        self.held.retain(|(of, ..), _| of != id);
+        self.seats.retain(|(of, _), _| of != id);
+        self.own.remove(id);
+    }
+
     /// The signals of a thread that are not over.
     pub(in crate::sync) fn of(&self, thread: ThreadId) -> impl Iterator<Item = &Held> {
         let low = (thread, SeatId([0; 32]), SignalTag::default());
