@@ -27,7 +27,7 @@ pub struct Evidence {
 }
 
 /// What a member shows of a thread.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sight {
     /// The machine.
     pub machine: usize,

@@ -20,6 +20,9 @@ const LEVEL_MICROS: u64 = 1_800_000_000;
 /// How long a call may take when nothing goes wrong, in microseconds.
 const CALL_MICROS: u64 = 60_000_000;
 
+/// How often members are looked at until nothing changes any more in between.
+const LOOKS_MAX: usize = 8;
+
 /// How many steps that may take.
 const LEVEL_STEPS: u64 = 400_000;
 
@@ -215,13 +218,22 @@ impl Run {
         let threads: Vec<_> = self.model.borrow().threads.iter().map(|it| it.id).collect();
         for (number, id) in threads.into_iter().enumerate() {
             for at in members(self, number) {
-                let sight = self.ask(at, async move |peer| look(peer, at, number, id).await)?;
-                self.evidence.sights.extend(sight);
+                self.ask(at, async move |peer| look(peer, at, number, id).await)?;
                 self.call(at, "read", async move |call| call.read(number, false).await);
             }
         }
-        // As long as any call may take.
+        // As long as any call may take: what was begun before may write until then.
         self.wait(CALL_MICROS)?;
+        let mut sights = self.sights()?;
+        for _ in 0..LOOKS_MAX {
+            let again = self.sights()?;
+            let is_still = again == sights;
+            sights = again;
+            if is_still {
+                break;
+            }
+        }
+        self.evidence.sights = sights;
         self.probe();
         self.compare_watchers();
         self.check()?;
@@ -230,6 +242,18 @@ impl Run {
         let under_way = &mut self.evidence.calls_under_way;
         under_way.retain(|(at, _)| byzantine != Some(*at));
         Ok(())
+    }
+
+    /// What every member shows of every thread.
+    fn sights(&mut self) -> Result<Vec<Sight>, Failure> {
+        let threads: Vec<_> = self.model.borrow().threads.iter().map(|it| it.id).collect();
+        let mut sights = Vec::new();
+        for (number, id) in threads.into_iter().enumerate() {
+            for at in members(self, number) {
+                sights.extend(self.ask(at, async move |peer| look(peer, at, number, id).await)?);
+            }
+        }
+        Ok(sights)
     }
 
     /// Checks every invariant that is checked at the end.
