@@ -18,7 +18,9 @@ use object_store::{
     UpdateVersion,
 };
 
-use crate::error::{Doing, medium, object_error};
+#[cfg(feature = "files")]
+use crate::error::medium;
+use crate::error::{Doing, object_error};
 use crate::page::first_of;
 
 /// Blocks and segments on an object store, under a prefix.
