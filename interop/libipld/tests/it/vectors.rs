@@ -17,7 +17,7 @@ const FOLDERS: [&str; 3] = [
     "identity/tests/vectors",
 ];
 
-/// A list of vectors: where it stands, and which of its cases are dag-cbor that must be accepted.
+/// A list of vectors, or one alone: where it stands, and which of its cases are dag-cbor that must be accepted.
 struct Source {
     file: &'static str,
     /// The key of the list, none if the file is the list.
@@ -39,7 +39,7 @@ enum Form {
     Other,
 }
 
-const SOURCES: [Source; 10] = [
+const SOURCES: [Source; 12] = [
     Source {
         file: "threads-core/tests/vectors/accepted.json",
         list: Some("cases"),
@@ -53,6 +53,8 @@ const SOURCES: [Source; 10] = [
     },
     // Well-formed or not: the format refuses them, and libipld does not know it.
     none("threads-core/tests/vectors/refused.json", Some("cases")),
+    opened("threads-core/tests/vectors/segments.json", "heads"),
+    opened("threads-core/tests/vectors/segments.json", "segment"),
     all("crdt-codec/tests/vectors/format-v1.json", Some("ops"), 9),
     all("crdt-codec/tests/vectors/format-v1.json", Some("states"), 6),
     all(
@@ -100,6 +102,17 @@ const fn all(file: &'static str, list: Option<&'static str>, at_least: usize) ->
     }
 }
 
+/// A vector of something sealed, with what it opens to.
+const fn opened(file: &'static str, key: &'static str) -> Source {
+    Source {
+        file,
+        list: Some(key),
+        bytes: "plain",
+        form: |_| Form::Item,
+        at_least: 1,
+    }
+}
+
 const fn none(file: &'static str, list: Option<&'static str>) -> Source {
     Source {
         file,
@@ -124,9 +137,12 @@ fn accepted_cases(source: &Source) -> Vec<Case> {
     let text = fs::read_to_string(root().join(file)).unwrap_or_else(|it| panic!("{file}: {it}"));
     let json: Value = serde_json::from_str(&text).unwrap_or_else(|it| panic!("{file}: {it}"));
     let list = source.list.map_or(&json, |key| &json[key]);
-    let list = list
-        .as_array()
-        .unwrap_or_else(|| panic!("{file}: no list {:?}", source.list));
+    let one = std::slice::from_ref(list);
+    let list = match list {
+        Value::Array(list) => list,
+        Value::Object(_) => one,
+        _ => panic!("{file}: no list {:?}", source.list),
+    };
     assert!(!list.is_empty(), "{file}: {:?} is empty", source.list);
     let mut cases = Vec::new();
     for case in list {
