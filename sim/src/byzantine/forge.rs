@@ -92,7 +92,9 @@ fn invent(
     let Some(status) = thread.log(&log) else {
         return;
     };
-    let Some(stamp) = thread.newest_stamp().next() else {
+    // What is stored of the log may wait for a stamp far ahead.
+    let newest = thread.newest_stamp().max(status.tip.stamp);
+    let Some(stamp) = newest.next() else {
         return;
     };
     let made_up = RecordRef {
