@@ -124,6 +124,10 @@ pub enum AppendError {
     /// [`RECORDS_PER_EPOCH_MAX`]: crate::RECORDS_PER_EPOCH_MAX
     #[error("the control log of this seat is full")]
     LogFull,
+    /// Records of this seat's own control log wait here, such as for a stamp that is far ahead, and nothing
+    /// is written behind them before they are admitted.
+    #[error("records of this seat's own control log wait here")]
+    Held,
     /// This seat opened as many logs as one may: [`OPENINGS_PER_SEAT_MAX`]. Ask for another seat.
     ///
     /// [`OPENINGS_PER_SEAT_MAX`]: crate::acl::OPENINGS_PER_SEAT_MAX
@@ -394,6 +398,9 @@ impl Thread {
         let (tip, frontier) = (entry.tip, entry.frontier.clone());
         if tip.seq >= self.limits.records_per_epoch {
             return Err(AppendError::LogFull);
+        }
+        if entry.admitted < tip.seq {
+            return Err(AppendError::Held);
         }
         let stamp = self.next_stamp(now)?;
         let (control, ..) = self.control_news(view, log, &frontier, changes)?;
