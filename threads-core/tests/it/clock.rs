@@ -1,9 +1,9 @@
 //! Stamps and time.
 
-use leno_threads_core::thread::{Parked, SKEW_MILLIS_MAX};
+use leno_threads_core::thread::{AppendError, Parked, SKEW_MILLIS_MAX};
 use leno_threads_core::{Role, Stamp};
 
-use crate::util::{NOW, Peer, level, secrets, sync, talk};
+use crate::util::{NOW, Peer, backup, level, secrets, sync, talk};
 
 fn pair() -> (Peer, Peer, leno_threads_core::ThreadId) {
     let (mut alice, mut bob) = (Peer::new(1), Peer::new(2));
@@ -199,4 +199,42 @@ fn unsetting_the_clock_releases_what_is_held() {
     alice.tick();
     sync(&mut alice, &mut bob);
     assert_eq!(alice.reads(id), bob.reads(id));
+}
+
+/// A copy of a device whose clock was once far ahead gets back what it governed then: that is held, and
+/// nothing is governed behind it before its time.
+#[test]
+fn nothing_is_governed_behind_own_records_that_are_held() {
+    const YEAR_MILLIS: u64 = 365 * 24 * 60 * 60 * 1_000;
+    let (mut alice, mut rex) = (Peer::new(1), Peer::new(2));
+    let id = alice.create();
+    alice.seat(&mut rex, id, Role::Replicator);
+    sync(&mut alice, &mut rex);
+    let copy = backup(&alice.store);
+    alice.now += YEAR_MILLIS;
+    alice.seat(&mut Peer::new(3), id, Role::Reader);
+    sync(&mut alice, &mut rex);
+
+    alice.store = copy;
+    alice.now = NOW;
+    alice.restart();
+    sync(&mut alice, &mut rex);
+    let log = alice.thread(id).seat().id().control_log();
+    let held = alice.thread(id).log(&log).unwrap();
+    assert!(held.admitted < held.tip.seq, "its own record came back");
+
+    let govern = |alice: &mut Peer| {
+        let now = alice.time();
+        alice.step(|replica, view, rng, changes| {
+            let thread = replica.thread_mut(&id).unwrap();
+            thread.govern(view, &[], &[], now, rng, changes)
+        })
+    };
+    let outcome = govern(&mut alice);
+    assert!(matches!(outcome, Err(AppendError::Held)), "{outcome:?}");
+    alice.now += YEAR_MILLIS;
+    alice.tick();
+    govern(&mut alice).unwrap();
+    sync(&mut alice, &mut rex);
+    assert!(level(&alice, &rex, id));
 }
