@@ -22,7 +22,7 @@ use futures_util::future::{Fuse, FusedFuture, FutureExt};
 use futures_util::select_biased;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use leno_threads_core::store::{Batch, Overlay, Store, StoreError, View};
-use leno_threads_core::sync::{Level, PeerKey};
+use leno_threads_core::sync::PeerKey;
 use leno_threads_core::thread::{Changes, ThreadEvent};
 use leno_threads_core::{ThreadId, bug};
 use leno_threads_db::Flushed;
@@ -592,14 +592,10 @@ impl Driver {
         if self.waiters.is_empty() {
             return;
         }
-        let replica = &self.core.replica;
+        let replica = &mut self.core.replica;
         let mut report = SyncReport::default();
         for peer in self.links.live.keys() {
-            let is_level = replica.introduced(peer)
-                && replica
-                    .ids()
-                    .all(|thread| replica.level(peer, &thread) != Level::Behind);
-            let side = if is_level {
+            let side = if replica.is_level(peer) {
                 &mut report.level
             } else {
                 &mut report.behind

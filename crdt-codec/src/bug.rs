@@ -86,6 +86,7 @@ bugs! {
     AckOfUnsent = "ack-of-unsent": "a vector is taken to say that all is there",
     RangeOffByOne = "range-off-by-one": "the last record of a log is not sent",
     ThreadStarves = "thread-starves": "a thread that sent a message is not asked again",
+    RootNotCompared = "root-not-compared": "what two peers remember to share counts as the same without a look",
     RedialForgotten = "redial-forgotten": "a peer whose link was lost is not dialled again",
     ProgressLeaks = "progress-leaks": "what was announced counts as missing although it came",
 }

@@ -63,6 +63,16 @@ registry! {
     THREAD_TAG = "thread-tag";
     /// The short hash of a head in a sync session, keyed by the nonces of both sides.
     SHORT_HEAD_HASH = "short-head-hash";
+    /// The MAC under the service key that names a thread between two devices, in all their sessions.
+    PAIR_NAME = "pair-name";
+    /// The hash of where a thread stands, in the tree of what two devices share.
+    TREE_LEAF = "tree-leaf";
+    /// The hash of an inner node of that tree.
+    TREE_INNER = "tree-inner";
+    /// The hash of a node of that tree that holds leaves.
+    TREE_BUCKET = "tree-bucket";
+    /// The short hash of a node in a sync session, keyed by the nonces of both sides.
+    SHORT_NODE_HASH = "short-node-hash";
     /// The hash that names a set of key wraps in a sync session.
     WRAPS_DIGEST = "wraps-digest";
     /// The key, made from a device's nonce secret, of the MAC that yields the nonces of bodies.

@@ -53,9 +53,7 @@ impl Links {
 
     fn end(&mut self, work: &mut Work<'_>, peer: PeerKey, reason: &str) {
         self.live.remove(&peer);
-        let replica = &work.core.replica;
-        let has_seat = |thread| replica.seat_of(&peer, &thread).is_some();
-        if self.met.len() < MET_MAX && replica.ids().any(has_seat) {
+        if self.met.len() < MET_MAX && work.core.replica.has_proved(&peer) {
             self.met.insert(peer);
         }
         work.core.replica.disconnected(&peer);
@@ -135,10 +133,9 @@ impl Links {
 
     fn message(&mut self, work: &mut Work<'_>, key: PeerKey, bytes: &[u8]) {
         let outcome = work.handle_message(key, bytes);
-        if !work.core.subscribers.is_empty() {
-            // A message does not say outside of its session which thread it is about. What is
-            // announced and what comes may share a step, so each is looked at.
-            for thread in work.core.replica.ids().collect::<Vec<_>>() {
+        // What is announced and what comes may share a step, so each message is looked at.
+        for thread in work.core.replica.take_stirred(&key) {
+            if !work.core.subscribers.is_empty() {
                 work.note_progress(key, thread);
             }
         }

@@ -66,11 +66,13 @@ pub enum Table {
     Evidence = 10,
     /// Rows of the application.
     Application = 11,
+    /// What this peer and others remember of each other.
+    Pairs = 12,
 }
 
 impl Table {
     /// All tables, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Meta,
         Self::Threads,
         Self::Logs,
@@ -83,6 +85,7 @@ impl Table {
         Self::Outbox,
         Self::Evidence,
         Self::Application,
+        Self::Pairs,
     ];
 
     /// The lower-case name, for stores that name their tables.
@@ -101,6 +104,7 @@ impl Table {
             Self::Outbox => "outbox",
             Self::Evidence => "evidence",
             Self::Application => "application",
+            Self::Pairs => "pairs",
         }
     }
 }

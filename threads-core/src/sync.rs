@@ -100,12 +100,15 @@
 //!
 //! [`Changes`]: crate::thread::Changes
 
+mod agenda;
 mod bucket;
 pub mod bundle;
+mod compare;
 mod error;
 mod forget;
 mod message;
 mod offer;
+mod pair;
 mod refusal;
 mod replica;
 mod send;
@@ -114,12 +117,15 @@ mod signal;
 mod slot;
 mod spread;
 mod step;
+mod tree;
 
 pub use error::SyncError;
 pub use message::{
-    AckLog, EPOCHS_MAX, HaveLog, LOGS_MAX, LogName, Message, RANGE_BYTES, SHORT_HASH_BYTES,
-    SYNC_MESSAGE_BYTES_MAX, SYNC_VERSION, TAGS_MAX, Tag, WRAPS_MAX,
+    AckLog, Below, EPOCHS_MAX, HaveLog, LOGS_MAX, LogName, Message, NAMES_MAX, NODES_MAX,
+    RANGE_BYTES, SHORT_HASH_BYTES, SYNC_MESSAGE_BYTES_MAX, SYNC_VERSION, ShortNode, Shown,
+    TAGS_MAX, Tag, WRAPS_MAX,
 };
+pub use pair::PAIRS_MAX;
 pub use replica::{Level, Progress, Replica, ReplicaSink};
 pub use signal::{
     SIGNAL_KEYS_MAX, SIGNAL_NAME_BYTES_MAX, SIGNAL_SEALED_BYTES_MAX, SIGNAL_TTL_MILLIS,
@@ -128,6 +134,7 @@ pub use signal::{
 };
 pub use slot::{Joining, Slot};
 pub use spread::SPREAD_DEGREE;
+pub use tree::{CHILDREN, LEAVES_MAX, Name, Prefix};
 
 /// A peer: the Ed25519 key of its device, proven by the transport.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

@@ -1,6 +1,6 @@
 //! Lies in messages. Each is a case of the catalogue of faults; its number stands beside it.
 
-use leno_threads_core::sync::{AckLog, HaveLog, LogName, Message};
+use leno_threads_core::sync::{AckLog, Below, HaveLog, LogName, Message, Prefix};
 use leno_threads_core::{EpochId, LogId, Run, SeatId, Seq};
 
 use crate::dice::Dice;
@@ -136,6 +136,43 @@ fn falsify(message: Message<'_>, dice: &mut Dice) -> Vec<Vec<u8>> {
             tags.extend((0..dice.below(1_000)).map(|it| u128::from(it).to_be_bytes()));
             Message::Threads { tags }
         }
+        // Threads that differ and do not, and some that nobody knows.
+        Message::Compare { round, .. } => Message::Compare {
+            round,
+            root: half(dice),
+        },
+        Message::Nodes { round, mut nodes } => {
+            for shown in &mut nodes {
+                match &mut shown.below {
+                    Below::Inner(children) => {
+                        let at = dice.below(16);
+                        let mut children = (0..).zip(children.iter_mut());
+                        if let Some((_, child)) = children.find(|(it, _)| *it == at) {
+                            *child = half(dice);
+                        }
+                    }
+                    Below::Leaves(leaves) if dice.coin() => leaves.clear(),
+                    Below::Leaves(leaves) => leaves.iter_mut().for_each(|it| it.1 = half(dice)),
+                }
+            }
+            Message::Nodes { round, nodes }
+        }
+        Message::Ask { round, .. } => {
+            let nodes = vec![Prefix::ROOT];
+            Message::Ask { round, nodes }
+        }
+        Message::Unknown { mut names } => {
+            names.push(half(dice));
+            names.sort_unstable();
+            names.dedup();
+            Message::Unknown { names }
+        }
+        Message::Compared { round } => Message::Compared {
+            round: round.wrapping_add(u32::from(dice.coin())),
+        },
+        Message::Seen { tags } => Message::Seen {
+            tags: tags.saturating_sub(u32::from(dice.coin())),
+        },
         Message::Question { thread, log, from } => {
             let one = Message::Question { thread, log, from }.encode();
             return vec![one; FLOOD];
@@ -243,4 +280,8 @@ fn range(thread: u32, log: LogName, first: Seq, runs: &[Run<'_>], dice: &mut Dic
         3 => vec![good, of(thread, LogName::New(LogId(dice.seed())), first)],
         _ => vec![good, of(thread, LogName::Known(7), first)],
     }
+}
+
+fn half(dice: &mut Dice) -> [u8; 16] {
+    *dice.seed().first_chunk().unwrap_or(&[0; 16])
 }

@@ -261,6 +261,7 @@ fn table_numbers_and_names_are_pinned() {
         "outbox",
         "evidence",
         "application",
+        "pairs",
     ];
     assert_eq!(names, expected);
     for (number, table) in Table::ALL.into_iter().enumerate() {

@@ -27,12 +27,25 @@ impl Replica {
         let Some(slot) = self.slots.get(id) else {
             return Ok(false);
         };
-        let number = match slot {
-            Slot::Open(thread) => thread.number(),
-            Slot::Joining(joining) => joining.number,
-        };
+        let number = slot.number();
         delete_rows(view, number, changes)?;
+        for (peer, session) in &mut self.sessions {
+            let pair = self.pairs.get(peer);
+            let known = pair.and_then(|pair| pair.known(id));
+            // Of what is talked about, it is told below.
+            if let Some(known) = known.filter(|_| !session.matched.contains_key(id)) {
+                let names = vec![known.name];
+                session
+                    .urgent
+                    .push_back(Message::Unknown { names }.encode());
+            }
+            session.called.remove(id);
+            session.unproven.remove(id);
+        }
+        self.pairs.forget_thread(id, number, &mut changes.batch);
         self.slots.remove(id);
+        self.numbers.remove(&number);
+        self.agenda.plan(*id, None);
         self.quotas.remove(id);
         self.spreads.forget(id);
         self.signals.forget(id);

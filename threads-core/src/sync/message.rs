@@ -8,6 +8,7 @@ use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder, Kind};
 use leno_crdt_codec::{LogId, Seq};
 
 use super::signal::Signal;
+use super::tree::{CHILDREN, LEAVES_MAX, Name, Prefix};
 use crate::epoch::Wrap;
 use crate::fork::BRANCH_HEADERS_MAX;
 use crate::{EpochId, Header, Run, SeatId, VerifyError};
@@ -35,6 +36,34 @@ pub const EPOCHS_MAX: usize = 64;
 
 /// Bytes of the short hash of a head.
 pub const SHORT_HASH_BYTES: usize = 8;
+
+/// Most nodes that one message asks for or shows.
+pub const NODES_MAX: usize = 64;
+
+/// Most names of threads in one message.
+pub const NAMES_MAX: usize = 1024;
+
+/// The hash of a node or a leaf of the tree over the threads that two sides share, under both sides'
+/// nonces.
+pub type ShortNode = [u8; 16];
+
+/// A node of the tree over the threads that two sides share.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Shown {
+    /// Which.
+    pub prefix: Prefix,
+    /// What is below it.
+    pub below: Below,
+}
+
+/// What is below a node.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Below {
+    /// The hashes of its children, in order.
+    Inner(Box<[ShortNode; CHILDREN]>),
+    /// Its leaves, by name, ascending; up to [`LEAVES_MAX`].
+    Leaves(Vec<(Name, ShortNode)>),
+}
 
 /// Names a thread in one session and direction without telling strangers which it is.
 pub type Tag = [u8; 16];
@@ -133,7 +162,7 @@ pub enum Message<'a> {
     },
     /// 1: threads that the sender follows; the list goes on with each such message.
     Threads {
-        /// Their tags.
+        /// Their tags of this session, or the [`Name`]s of threads that both sides remember to share.
         tags: Vec<Tag>,
     },
     /// 2: the sender holds this seat of a thread that both follow.
@@ -270,10 +299,47 @@ pub enum Message<'a> {
         /// The thread.
         thread: u32,
     },
+    /// 18: the root of the sender's tree over the threads that it remembers to share.
+    Compare {
+        /// Tells one comparison from another: odd from the side with the lower key, else even.
+        round: u32,
+        /// The root.
+        root: ShortNode,
+    },
+    /// 19: from whoever was asked to compare: its root is the same. From whoever asked: all
+    /// differences are found.
+    Compared {
+        /// The comparison.
+        round: u32,
+    },
     /// 20: the sender does not follow the thread any more.
     Left {
         /// The thread.
         thread: u32,
+    },
+    /// 21: show these nodes.
+    Ask {
+        /// The comparison.
+        round: u32,
+        /// The nodes, ascending.
+        nodes: Vec<Prefix>,
+    },
+    /// 22: nodes of the sender's tree.
+    Nodes {
+        /// The comparison.
+        round: u32,
+        /// The nodes, ascending.
+        nodes: Vec<Shown>,
+    },
+    /// 23: the sender does not remember these threads.
+    Unknown {
+        /// Their names, ascending.
+        names: Vec<Name>,
+    },
+    /// 24: so many of the receiver's tags were looked at.
+    Seen {
+        /// How many since the session began.
+        tags: u32,
     },
 }
 
@@ -436,6 +502,39 @@ impl<'a> Message<'a> {
                 begin(2, 17);
                 encoder.uint((*thread).into());
             }
+            Self::Compare { round, root } => {
+                begin(3, 18);
+                encoder.uint((*round).into()).bytes(root);
+            }
+            Self::Compared { round } => {
+                begin(2, 19);
+                encoder.uint((*round).into());
+            }
+            Self::Ask { round, nodes } => {
+                begin(3, 21);
+                encoder.uint((*round).into()).array(nodes.len());
+                for prefix in nodes {
+                    encode_prefix(&mut encoder, prefix);
+                }
+            }
+            Self::Nodes { round, nodes } => {
+                begin(3, 22);
+                encoder.uint((*round).into()).array(nodes.len());
+                for shown in nodes {
+                    encode_shown(&mut encoder, shown);
+                }
+            }
+            Self::Unknown { names } => {
+                begin(2, 23);
+                encoder.array(names.len());
+                for name in names {
+                    encoder.bytes(name);
+                }
+            }
+            Self::Seen { tags } => {
+                begin(2, 24);
+                encoder.uint((*tags).into());
+            }
         }
         encoder.into_vec()
     }
@@ -444,7 +543,14 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn thread(&self) -> Option<u32> {
         match self {
-            Self::Hello { .. } | Self::Threads { .. } => None,
+            Self::Hello { .. }
+            | Self::Threads { .. }
+            | Self::Compare { .. }
+            | Self::Compared { .. }
+            | Self::Ask { .. }
+            | Self::Nodes { .. }
+            | Self::Unknown { .. }
+            | Self::Seen { .. } => None,
             Self::Prove { thread, .. }
             | Self::Have { thread, .. }
             | Self::Totals { thread, .. }
@@ -479,8 +585,8 @@ impl<'a> Message<'a> {
         let count = decoder.array()?;
         let kind = decoder.uint()?;
         let length = match kind {
-            1 | 17 | 20 => 2,
-            0 | 4 | 6 | 7 | 10 | 12 | 13 => 3,
+            1 | 17 | 19 | 20 | 23 | 24 => 2,
+            0 | 4 | 6 | 7 | 10 | 12 | 13 | 18 | 21 | 22 => 3,
             2 | 9 | 11 | 15 | 16 => 4,
             3 | 5 | 8 => 5,
             14 => 9,
@@ -512,6 +618,9 @@ fn decode_body<'a>(decoder: &mut Decoder<'a>, kind: u64) -> Result<Message<'a>, 
             tags.push(*decoder.fixed()?);
         }
         return Ok(Message::Threads { tags });
+    }
+    if matches!(kind, 18 | 19 | 21..=24) {
+        return decode_of_tree(decoder, kind);
     }
     let thread = decoder.u32()?;
     Ok(match kind {
@@ -640,6 +749,142 @@ fn decode_body<'a>(decoder: &mut Decoder<'a>, kind: u64) -> Result<Message<'a>, 
             vectors: decoder.uint()?,
         },
     })
+}
+
+/// Decodes a message about the tree over the threads that both sides share.
+fn decode_of_tree<'a>(decoder: &mut Decoder<'a>, kind: u64) -> Result<Message<'a>, VerifyError> {
+    let mut ascending = Ascending::default();
+    if kind == 23 {
+        let mut names = Vec::new();
+        for _ in 0..decoder.array_up_to(NAMES_MAX)? {
+            let offset = decoder.offset();
+            names.push(ascending.check(*decoder.fixed()?, offset)?);
+        }
+        return Ok(Message::Unknown { names });
+    }
+    let round = decoder.u32()?;
+    Ok(match kind {
+        18 => Message::Compare {
+            round,
+            root: *decoder.fixed()?,
+        },
+        19 => Message::Compared { round },
+        21 => {
+            let mut nodes = Vec::new();
+            let mut ascending = Ascending::default();
+            for _ in 0..decoder.array_up_to(NODES_MAX)? {
+                let offset = decoder.offset();
+                nodes.push(ascending.check(decode_prefix(decoder)?, offset)?);
+            }
+            Message::Ask { round, nodes }
+        }
+        22 => {
+            let mut nodes: Vec<Shown> = Vec::new();
+            let mut ascending = Ascending::default();
+            for _ in 0..decoder.array_up_to(NODES_MAX)? {
+                let offset = decoder.offset();
+                let shown = decode_shown(decoder)?;
+                ascending.check(shown.prefix, offset)?;
+                nodes.push(shown);
+            }
+            Message::Nodes { round, nodes }
+        }
+        _ => Message::Seen { tags: round },
+    })
+}
+
+/// Refuses what does not ascend.
+struct Ascending<T>(Option<T>);
+
+impl<T> Default for Ascending<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T: Copy + Ord> Ascending<T> {
+    fn check(&mut self, next: T, offset: usize) -> Result<T, DecodeError> {
+        if self.0.is_some_and(|last| last >= next) {
+            let what = "the order of names or nodes";
+            return Err(DecodeError::OutOfBounds { offset, what });
+        }
+        self.0 = Some(next);
+        Ok(next)
+    }
+}
+
+/// The number of half bytes, then as many bytes as they take.
+fn encode_prefix(encoder: &mut Encoder, prefix: &Prefix) {
+    let length = usize::from(prefix.nibbles().div_ceil(2));
+    let beginning = prefix.name().iter().take(length);
+    let bytes: Vec<u8> = std::iter::once(prefix.nibbles())
+        .chain(beginning.copied())
+        .collect();
+    encoder.bytes(&bytes);
+}
+
+fn decode_prefix(decoder: &mut Decoder<'_>) -> Result<Prefix, DecodeError> {
+    let offset = decoder.offset();
+    let bytes = decoder.bytes()?;
+    let prefix = bytes.split_first().and_then(|(nibbles, beginning)| {
+        let mut name = [0; 16];
+        let length = usize::from(nibbles.div_ceil(2));
+        let room = name.get_mut(..length)?;
+        if beginning.len() != length {
+            return None;
+        }
+        room.copy_from_slice(beginning);
+        Prefix::new(name, *nibbles)
+    });
+    let what = "the name of a node";
+    prefix.ok_or(DecodeError::OutOfBounds { offset, what })
+}
+
+/// A byte string for an inner node, a list for one with leaves.
+fn encode_shown(encoder: &mut Encoder, shown: &Shown) {
+    encoder.array(2);
+    encode_prefix(encoder, &shown.prefix);
+    match &shown.below {
+        Below::Inner(children) => {
+            encoder.bytes(children.as_flattened());
+        }
+        Below::Leaves(leaves) => {
+            encoder.array(leaves.len() * 2);
+            for (name, hash) in leaves {
+                encoder.bytes(name).bytes(hash);
+            }
+        }
+    }
+}
+
+fn decode_shown(decoder: &mut Decoder<'_>) -> Result<Shown, DecodeError> {
+    decoder.array_of(2)?;
+    let prefix = decode_prefix(decoder)?;
+    let offset = decoder.offset();
+    let bad = |what| DecodeError::OutOfBounds { offset, what };
+    if decoder.peek()? == Kind::Bytes {
+        let bytes: &[u8; 16 * CHILDREN] = decoder.fixed()?;
+        let mut children = Box::new([[0; 16]; CHILDREN]);
+        children.as_flattened_mut().copy_from_slice(bytes);
+        let below = Below::Inner(children);
+        return Ok(Shown { prefix, below });
+    }
+    let count = decoder.array_up_to(2 * LEAVES_MAX)?;
+    if count % 2 == 1 {
+        return Err(bad("the length of a node"));
+    }
+    let mut leaves = Vec::new();
+    let mut ascending = Ascending::default();
+    for _ in 0..count / 2 {
+        let offset = decoder.offset();
+        let name: Name = ascending.check(*decoder.fixed()?, offset)?;
+        if !prefix.begins(&name) {
+            return Err(bad("a leaf of another node"));
+        }
+        leaves.push((name, *decoder.fixed()?));
+    }
+    let below = Below::Leaves(leaves);
+    Ok(Shown { prefix, below })
 }
 
 fn encode_have(encoder: &mut Encoder, logs: &[HaveLog]) {

@@ -4,7 +4,7 @@
     reason = "an error names peer, thread and log; it is made once per misdeed, not per record"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::ControlFlow;
 
@@ -13,10 +13,11 @@ use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
 use super::PeerKey;
+use super::agenda::Agenda;
 use super::bundle::Imports;
 use super::error::SyncError;
 use super::message::Message;
-use super::offer::offer_in;
+use super::pair::Pairs;
 use super::refusal::Refusals;
 use super::send::{Around, next_message, next_message_while_joining, owed};
 use super::session::{Matched, Session};
@@ -55,9 +56,11 @@ pub enum Level {
 
 /// All threads of a peer, and a session with each peer that it is connected to.
 pub struct Replica {
-    local: PeerKey,
+    pub(super) local: PeerKey,
     pub(super) nonce_secret: NonceSecret,
     pub(super) slots: BTreeMap<ThreadId, Slot>,
+    /// The threads by the numbers that they have in this store.
+    pub(super) numbers: BTreeMap<u32, ThreadId>,
     pub(super) sessions: BTreeMap<PeerKey, Session>,
     pub(super) refusals: Refusals,
     /// How much of a thread is kept, where that is bounded.
@@ -65,6 +68,8 @@ pub struct Replica {
     pub(super) imports: Imports,
     pub(super) signals: Signals,
     pub(super) spreads: Spreads,
+    pub(super) pairs: Pairs,
+    pub(super) agenda: Agenda,
     next_number: u32,
 }
 
@@ -95,17 +100,21 @@ impl Replica {
             rows.push((number.unwrap_or_default(), Zeroizing::new(row.to_vec())));
             ControlFlow::Continue(())
         })?;
+        let pairs = Pairs::load(view)?;
         let mut replica = Self {
             local,
             nonce_secret,
             slots: BTreeMap::new(),
+            numbers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             refusals: Refusals::default(),
             quotas: BTreeMap::new(),
             imports: Imports::default(),
             signals: Signals::default(),
             spreads: Spreads::default(),
-            next_number: 0,
+            next_number: pairs.numbers_until(),
+            pairs,
+            agenda: Agenda::default(),
         };
         for (number, row) in rows {
             let (id, slot) = match decode_joining(&row, number) {
@@ -128,8 +137,7 @@ impl Replica {
                     });
                 }
             };
-            replica.next_number = replica.next_number.max(number + 1);
-            replica.slots.insert(id, slot);
+            replica.insert(id, slot);
         }
         Ok(replica)
     }
@@ -153,10 +161,17 @@ impl Replica {
 
     /// Takes in a thread that was made with [`Replica::next_number`], and offers it to peers.
     pub fn add(&mut self, thread: Thread) {
-        self.next_number = self.next_number.max(thread.number() + 1);
         let id = thread.id();
-        self.slots.insert(id, Slot::Open(Box::new(thread)));
-        self.offer();
+        self.insert(id, Slot::Open(Box::new(thread)));
+        self.offer(id);
+    }
+
+    pub(super) fn insert(&mut self, id: ThreadId, slot: Slot) {
+        let number = slot.number();
+        self.next_number = self.next_number.max(number + 1);
+        self.numbers.insert(number, id);
+        self.slots.insert(id, slot);
+        self.agenda.begin(id);
     }
 
     /// Wishes to join a thread by its ticket; the genesis comes with the first sync.
@@ -167,7 +182,6 @@ impl Replica {
             return;
         }
         let number = self.next_number;
-        self.next_number += 1;
         let row = encode_joining(id, &service, &seat);
         changes.batch.put(Table::Threads, keys::thread(number), row);
         let joining = Joining {
@@ -175,8 +189,8 @@ impl Replica {
             service,
             seat: Some(seat),
         };
-        self.slots.insert(id, Slot::Joining(Box::new(joining)));
-        self.offer();
+        self.insert(id, Slot::Joining(Box::new(joining)));
+        self.offer(id);
     }
 
     /// The ids of all threads, joined or not yet.
@@ -196,7 +210,11 @@ impl Replica {
     /// A thread to write to; call [`Replica::touched`] afterwards.
     pub fn thread_mut(&mut self, id: &ThreadId) -> Option<&mut Thread> {
         match self.slots.get_mut(id) {
-            Some(Slot::Open(thread)) => Some(thread),
+            Some(Slot::Open(thread)) => {
+                self.agenda.open(*id);
+                self.pairs.touched(*id);
+                Some(thread)
+            }
             _ => None,
         }
     }
@@ -227,8 +245,12 @@ impl Replica {
             sessions,
             slots,
             refusals,
+            pairs,
+            agenda,
             ..
         } = self;
+        agenda.plan(id, slots.get(&id));
+        pairs.touched(id);
         let thread = match slots.get(&id) {
             Some(Slot::Open(thread)) => Some(thread.as_ref()),
             _ => None,
@@ -260,6 +282,9 @@ impl Replica {
                 }
             }
             session.wake(id);
+            if let Some(pair) = pairs.get(&session.remote) {
+                session.call(pair, [id]);
+            }
         }
     }
 
@@ -271,16 +296,71 @@ impl Replica {
     /// Whether a thread and a peer have told each other everything.
     #[must_use]
     pub fn level(&self, peer: &PeerKey, thread: &ThreadId) -> Level {
-        let matched = self
-            .sessions
-            .get(peer)
-            .and_then(|session| session.matched.get(thread));
-        match matched {
-            None => Level::NotShared,
+        let Some(session) = self.sessions.get(peer) else {
+            return Level::NotShared;
+        };
+        let pair = self.pairs.get(peer);
+        let is_known = pair.is_some_and(|pair| pair.known(thread).is_some());
+        // Until it is known which of the threads that both remember differ, any of them may.
+        let is_compared = session.comparison.is_settled() && !session.called.contains_key(thread);
+        match session.matched.get(thread) {
+            None if !is_known || !self.slots.contains_key(thread) => Level::NotShared,
+            None if is_compared => Level::Level,
+            None => Level::Behind,
             Some(matched) if self.is_over(thread, matched) => Level::NotShared,
+            Some(_) if is_known && !is_compared => Level::Behind,
             Some(matched) if matched.is_level() && self.is_settled(thread, matched) => Level::Level,
             Some(_) => Level::Behind,
         }
+    }
+
+    /// Whether a peer and this one have told each other everything of all threads that both follow, and
+    /// which these are. What this costs follows the number of threads that changed since it was asked
+    /// last.
+    pub fn is_level(&mut self, peer: &PeerKey) -> bool {
+        if !self.introduced(peer) {
+            return false;
+        }
+        let Some(session) = self.sessions.get_mut(peer) else {
+            return false;
+        };
+        if !session.comparison.is_settled() || !session.called.is_empty() {
+            return false;
+        }
+        let mut unsettled = std::mem::take(&mut session.unsettled);
+        unsettled.retain(|id| self.level(peer, id) == Level::Behind);
+        let is_level = unsettled.is_empty();
+        if let Some(session) = self.sessions.get_mut(peer) {
+            session.unsettled = unsettled;
+        }
+        is_level
+    }
+
+    /// Threads about which something changed in the session with a peer since this was last asked.
+    pub fn take_stirred(&mut self, peer: &PeerKey) -> BTreeSet<ThreadId> {
+        let session = self.sessions.get_mut(peer);
+        session.map_or_else(BTreeSet::new, |it| std::mem::take(&mut it.stirred))
+    }
+
+    /// Whether a peer proved a seat in one of the threads here, in this session or an earlier one.
+    #[must_use]
+    pub fn has_proved(&self, peer: &PeerKey) -> bool {
+        self.sessions.get(peer).is_some_and(|it| it.is_proven)
+    }
+
+    /// Forgets which threads a peer shares: in the next session with it all of them are named and both
+    /// sides prove their seats, as with a stranger.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store fails.
+    pub fn forget_peer(
+        &mut self,
+        view: &dyn View,
+        peer: &PeerKey,
+        changes: &mut Changes,
+    ) -> Result<(), StoreError> {
+        self.pairs.forget_peer(peer, view, &mut changes.batch)
     }
 
     /// Tells whether the seat of either side was revoked, so that there is nothing to share any more.
@@ -308,7 +388,13 @@ impl Replica {
     /// How far a thread is from level with a peer.
     #[must_use]
     pub fn progress(&self, peer: &PeerKey, thread: &ThreadId) -> Option<Progress> {
-        let matched = self.sessions.get(peer)?.matched.get(thread)?;
+        let Some(matched) = self.sessions.get(peer)?.matched.get(thread) else {
+            let is_level = self.level(peer, thread) == Level::Level;
+            return is_level.then_some(Progress {
+                to_receive: 0,
+                to_send: 0,
+            });
+        };
         if self.is_over(thread, matched) {
             return None;
         }
@@ -324,7 +410,10 @@ impl Replica {
     /// The seat that a peer proved to hold in a thread.
     #[must_use]
     pub fn seat_of(&self, peer: &PeerKey, thread: &ThreadId) -> Option<SeatId> {
-        self.sessions.get(peer)?.matched.get(thread)?.seat
+        match self.sessions.get(peer)?.matched.get(thread) {
+            Some(matched) => matched.seat,
+            None => Some(self.pairs.get(peer)?.known(thread)?.remote),
+        }
     }
 
     /// The newest record of a log that a peer said to keep, in this session.
@@ -371,23 +460,40 @@ impl Replica {
 
     /// Ends a session. What was not acknowledged is offered again in the next one.
     pub fn disconnected(&mut self, peer: &PeerKey) {
+        self.signals.disconnected(peer);
+        self.unfollow(peer);
         if !bug!(SessionKept) {
             self.sessions.remove(peer);
         }
-        self.signals.disconnected(peer);
-        self.unfollow(peer);
+        let Self {
+            sessions, pairs, ..
+        } = self;
+        pairs.rest(|peer| sessions.contains_key(peer));
     }
 
-    /// Exchanges vectors with a peer again, for all threads.
+    /// Compares with a peer again what both have of all threads.
+    ///
+    /// Threads that both remember to share are compared at once, in a few bytes; for each other one
+    /// vectors are exchanged.
     pub fn refresh(&mut self, peer: &PeerKey) {
-        let Some(session) = self.sessions.get_mut(peer) else {
+        let Self {
+            sessions, pairs, ..
+        } = self;
+        let Some(session) = sessions.get_mut(peer) else {
             return;
         };
-        for matched in session.matched.values_mut() {
-            matched.refresh();
+        let pair = pairs.get(peer);
+        let is_known = |id: &ThreadId| pair.is_some_and(|pair| pair.known(id).is_some());
+        let others = session.unproven.iter().chain(&session.unsettled);
+        let others: BTreeSet<_> = others.filter(|id| !is_known(id)).copied().collect();
+        for id in others {
+            if let Some(matched) = session.matched.get_mut(&id) {
+                matched.refresh();
+                session.wake(id);
+            }
         }
-        for id in session.matched.keys().copied().collect::<Vec<_>>() {
-            session.wake(id);
+        if session.remote_nonce.is_some() {
+            self.compare(peer);
         }
     }
 
@@ -409,13 +515,17 @@ impl Replica {
         self.signals.handle_timeout(now.millis());
         self.spread_timeout(now.millis());
         let mut news = Vec::new();
-        for (id, slot) in &mut self.slots {
-            let Slot::Open(thread) = slot else { continue };
-            let mut sink = |opened: &Opened<'_>| sink(*id, opened);
+        self.agenda.plan_open(&self.slots);
+        for id in self.agenda.due(now) {
+            let Some(Slot::Open(thread)) = self.slots.get_mut(&id) else {
+                continue;
+            };
+            let mut sink = |opened: &Opened<'_>| sink(id, opened);
             let is_news = thread.release(view, now, changes, &mut sink)? > 0;
             if is_news || (thread.is_wrapping() && thread.wrap_missing(rng, changes) > 0) {
-                news.push(*id);
+                news.push(id);
             }
+            self.agenda.open(id);
         }
         for (peer, id, log) in self.refusals.due(now.millis()) {
             let Some(session) = self.sessions.get_mut(&peer) else {
@@ -442,14 +552,10 @@ impl Replica {
     /// When [`Replica::handle_timeout`] has something to do, in milliseconds since the Unix epoch.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
-        if self.threads().any(Thread::is_wrapping) {
-            return Some(0);
-        }
-        let releases = self.threads().filter_map(Thread::next_release_millis);
-        let spread = self.spreads.poll_timeout();
-        let signals = self.signals.poll_timeout();
-        let others = [self.refusals.next_millis(), spread, signals];
-        releases.chain(others.into_iter().flatten()).min()
+        let threads = self.agenda.next_millis(&self.slots);
+        let (spread, signals) = (self.spreads.poll_timeout(), self.signals.poll_timeout());
+        let others = [threads, self.refusals.next_millis(), spread, signals];
+        others.into_iter().flatten().min()
     }
 
     /// Takes in a message.
@@ -504,8 +610,22 @@ impl Replica {
         if let Some(message) = session.urgent.pop_front() {
             return Ok(Some(message));
         }
+        if let Some(message) = self.next_shown(peer) {
+            return Ok(Some(message));
+        }
+        let Some(session) = self.sessions.get_mut(peer) else {
+            return Ok(None);
+        };
         // Each thread in turn, so that a large one does not starve the others.
-        while let Some(id) = session.ready.pop_front() {
+        while let Some(id) = session.next_ready() {
+            if let Some(proof) = self
+                .slots
+                .get(&id)
+                .and_then(|it| session.next_proof(id, it))
+            {
+                session.wake(id);
+                return Ok(Some(proof));
+            }
             let message = match self.slots.get_mut(&id) {
                 Some(Slot::Open(thread)) => {
                     let around = Around {
@@ -522,19 +642,12 @@ impl Replica {
             };
             if let Some(message) = message {
                 if !bug!(ThreadStarves) {
-                    session.ready.push_back(id);
+                    session.wake(id);
                 }
                 return Ok(Some(message));
             }
         }
         Ok(None)
-    }
-
-    /// Sends tags of threads that a session has not named yet.
-    fn offer(&mut self) {
-        for session in self.sessions.values_mut() {
-            offer_in(session, &self.slots);
-        }
     }
 }
 

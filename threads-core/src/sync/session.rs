@@ -8,9 +8,11 @@ use leno_identity::{Label, VerifyingKey};
 use sha2::Sha256;
 
 use super::PeerKey;
-use super::message::{HaveLog, SHORT_HASH_BYTES, Tag};
+use super::compare::Comparison;
+use super::message::{HaveLog, SHORT_HASH_BYTES, ShortNode, Tag};
 use super::signal::{Hearing, SignalTag};
 use super::spread::Link;
+use super::tree::Digest;
 use crate::thread::{Thread, WrapTag};
 use crate::{EpochId, RecordId, SeatId, ServiceKey, ThreadId};
 
@@ -21,18 +23,34 @@ pub(super) struct Session {
     pub(super) remote: PeerKey,
     pub(super) nonce: [u8; 32],
     pub(super) remote_nonce: Option<[u8; 32]>,
-    /// Threads whose tags were sent, by their numbers in messages to the other side.
-    pub(super) offered: BTreeMap<ThreadId, u32>,
-    /// The tags by which the other side would name these threads.
+    /// Threads that were named to the other side.
+    pub(super) offered: BTreeMap<ThreadId, Offered>,
+    /// The tags by which the other side would name threads.
     pub(super) wanted: BTreeMap<Tag, ThreadId>,
-    /// The other side's tags, by their numbers in messages from it.
-    pub(super) tags: BTreeMap<Tag, u32>,
-    /// How many the other side sent, those that stand twice too.
-    pub(super) tags_count: u32,
+    /// Whether those of all threads are known.
+    pub(super) wants_all: bool,
+    /// Threads that both sides remember, that were named to talk about them, and that the other side did
+    /// not name yet; by their numbers.
+    pub(super) called: BTreeMap<ThreadId, u32>,
+    /// Threads that both sides follow, and whose seats are not both proven and remembered.
+    pub(super) unproven: BTreeSet<ThreadId>,
+    /// How many tags were sent to the other side, and how many of them it looked at.
+    pub(super) tags_out: u32,
+    pub(super) tags_seen: u32,
+    /// The threads with lower numbers were named, as far as they had to be.
+    pub(super) named_until: u32,
+    /// Whether that is to be noted.
+    pub(super) is_named_due: bool,
+    /// How many tags the other side sent.
+    pub(super) tags_in: u32,
     /// Whether the other side sent its tags, even none.
     pub(super) tags_received: bool,
     /// Whether tags were sent to the other side, even none.
     pub(super) tags_sent: bool,
+    /// How far both sides are in finding which threads that they remember differ.
+    pub(super) comparison: Comparison,
+    /// Whether the other side proved a seat, in this session or an earlier one.
+    pub(super) is_proven: bool,
     pub(super) matched: BTreeMap<ThreadId, Matched>,
     pub(super) thread_of_number: BTreeMap<u32, ThreadId>,
     /// Threads that this side followed when the session began, and no longer.
@@ -41,8 +59,22 @@ pub(super) struct Session {
     pub(super) urgent: VecDeque<Vec<u8>>,
     /// How well the other side behaves as to signals.
     pub(super) hearing: Hearing,
-    /// Threads that may have something to send, in turn.
+    /// Threads that may have something to send, in turn, and the same as a set.
     pub(super) ready: VecDeque<ThreadId>,
+    pub(super) is_ready: BTreeSet<ThreadId>,
+    /// Threads that may not be level.
+    pub(super) unsettled: BTreeSet<ThreadId>,
+    /// Threads about which something changed since this was last asked.
+    pub(super) stirred: BTreeSet<ThreadId>,
+}
+
+/// How a thread was named to the other side.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Offered {
+    /// Its number in messages to the other side.
+    pub(super) number: u32,
+    /// Whether by a tag of this session; otherwise by the name that both sides remember.
+    pub(super) by_tag: bool,
 }
 
 /// What a session knows of a thread that both sides follow.
@@ -52,6 +84,8 @@ pub(super) struct Matched {
     pub(super) number: u32,
     /// The seat that the other side proved.
     pub(super) seat: Option<SeatId>,
+    /// Whether the other side is to be shown that the own seat is held.
+    pub(super) proof_due: bool,
     /// Whether the other side was sent a vector, and none has to be sent anew.
     pub(super) have_sent: bool,
     /// How many vectors the other side was sent, and how many of them it answered: the last one by
@@ -138,15 +172,26 @@ impl Session {
             remote_nonce: None,
             offered: BTreeMap::new(),
             wanted: BTreeMap::new(),
-            tags: BTreeMap::new(),
-            tags_count: 0,
+            wants_all: false,
+            called: BTreeMap::new(),
+            unproven: BTreeSet::new(),
+            tags_out: 0,
+            tags_seen: 0,
+            named_until: 0,
+            is_named_due: false,
+            tags_in: 0,
             tags_received: false,
             tags_sent: false,
+            comparison: Comparison::default(),
+            is_proven: false,
             matched: BTreeMap::new(),
             thread_of_number: BTreeMap::new(),
             left: BTreeSet::new(),
             urgent: VecDeque::new(),
             ready: VecDeque::new(),
+            is_ready: BTreeSet::new(),
+            unsettled: BTreeSet::new(),
+            stirred: BTreeSet::new(),
             hearing: Hearing::default(),
         }
     }
@@ -192,6 +237,15 @@ impl Session {
         short_hash(&self.binding().unwrap_or_default(), id)
     }
 
+    /// The short hash of a node or leaf of the tree over shared threads, keyed as the one of a head.
+    pub(super) fn short_node(&self, digest: &Digest) -> ShortNode {
+        let binding = self.binding().unwrap_or_default();
+        let hash = Label::SHORT_NODE_HASH.hash(&[&binding, digest]);
+        *hash
+            .first_chunk()
+            .expect("a hash is longer than its short form")
+    }
+
     /// Logs of a vector whose newest record here is another one at the same place, but for proven forks.
     ///
     /// What it says to have beyond that is believed when it comes, the own log too: a claim alone
@@ -207,9 +261,20 @@ impl Session {
     }
 
     pub(super) fn wake(&mut self, thread: ThreadId) {
-        if self.matched.contains_key(&thread) && !self.ready.contains(&thread) {
-            self.ready.push_back(thread);
+        if self.matched.contains_key(&thread) {
+            self.unsettled.insert(thread);
+            self.stirred.insert(thread);
+            if self.is_ready.insert(thread) {
+                self.ready.push_back(thread);
+            }
         }
+    }
+
+    /// The next thread that may have something to send.
+    pub(super) fn next_ready(&mut self) -> Option<ThreadId> {
+        let thread = self.ready.pop_front()?;
+        self.is_ready.remove(&thread);
+        Some(thread)
     }
 }
 

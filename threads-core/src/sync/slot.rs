@@ -32,6 +32,14 @@ impl Slot {
         }
     }
 
+    /// The number of the thread in this store.
+    pub(super) fn number(&self) -> u32 {
+        match self {
+            Self::Open(thread) => thread.number(),
+            Self::Joining(joining) => joining.number,
+        }
+    }
+
     /// The own seat.
     pub(super) fn seat(&self) -> Option<&Seat> {
         match self {

@@ -286,20 +286,15 @@ impl Replica {
 
     /// A session is over: others take its place.
     pub(super) fn unfollow(&mut self, peer: &PeerKey) {
-        let mut lost = Vec::new();
-        for (id, followers) in &mut self.spreads.of {
-            followers.lazy.remove(peer);
-            if followers.eager.remove(peer) {
-                lost.push(*id);
+        let session = self.sessions.get(peer);
+        let ids: Vec<_> = session.map_or_else(Vec::new, |it| it.matched.keys().copied().collect());
+        for id in ids {
+            self.part(peer, &id);
+            let is_followed = |it: &Followers| !it.eager.is_empty() || !it.lazy.is_empty();
+            if self.spreads.of.get(&id).is_some_and(|it| !is_followed(it)) {
+                self.spreads.of.remove(&id);
             }
         }
-        for id in lost {
-            self.refill(id, self.spreads.degree);
-        }
-        let is_followed = |it: &Followers| !it.eager.is_empty() || !it.lazy.is_empty();
-        self.spreads
-            .of
-            .retain(|_, followers| is_followed(followers));
     }
 
     /// One side of a session does not follow a thread any more.

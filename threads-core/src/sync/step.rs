@@ -13,12 +13,13 @@ use rand_core::CryptoRng;
 
 use super::PeerKey;
 use super::error::SyncError;
-use super::message::{Message, TAGS_MAX};
-use super::offer::{offer_in, take_tags};
+use super::message::Message;
+use super::offer::UNPROVEN_MAX;
+use super::pair::{Known, pair_name};
 use super::replica::{Replica, ReplicaSink};
 use super::session::{Matched, Session};
 use super::slot::Slot;
-use crate::store::View;
+use crate::store::{StoreError, View};
 use crate::thread::{Changes, Thread};
 use crate::{Genesis, Now, ThreadId};
 
@@ -40,10 +41,125 @@ pub(super) struct Step<'a, 'b> {
 
 impl Step<'_, '_> {
     pub(super) fn handle(&mut self, message: Message<'_>) -> Result<(), SyncError> {
-        let peer = self.peer;
-        if message.thread().is_some_and(|number| self.has_left(number)) {
+        let number = message.thread();
+        if number.is_some_and(|number| self.has_left(number)) {
             return Ok(());
         }
+        let outcome = self.dispatch(message);
+        self.settle(number);
+        outcome
+    }
+
+    /// Notes what a message may have changed, whatever became of it.
+    fn settle(&mut self, number: Option<u32>) {
+        let peer = self.peer;
+        let Replica {
+            sessions,
+            slots,
+            pairs,
+            agenda,
+            ..
+        } = &mut *self.replica;
+        pairs.settle(&peer, &mut self.changes.batch);
+        let Some(session) = sessions.get_mut(&peer) else {
+            return;
+        };
+        let id = number.and_then(|number| session.thread_of_number.get(&number).copied());
+        if let Some(id) = id {
+            session.stirred.insert(id);
+            session.unsettled.insert(id);
+            pairs.touched(id);
+            agenda.plan(id, slots.get(&id));
+        }
+        // Each thread that is not proven is named again in the next session.
+        let is_named = session.tags_seen == session.tags_out;
+        if session.is_named_due && is_named && session.unproven.len() <= UNPROVEN_MAX {
+            session.is_named_due = false;
+            let unproven = session.unproven.iter().filter_map(|id| slots.get(id));
+            let unproven = unproven.map(Slot::number);
+            let until = session.named_until;
+            let now = self.now.millis();
+            pairs.named(peer, until, unproven, now, &mut self.changes.batch);
+        }
+    }
+
+    /// Both sides said hello: threads are named.
+    fn begin(&mut self) -> Result<(), SyncError> {
+        let peer = self.peer;
+        let Replica {
+            sessions,
+            slots,
+            pairs,
+            numbers,
+            local,
+            ..
+        } = &mut *self.replica;
+        let between = (*local, peer);
+        let now = self.now.millis();
+        let (view, batch) = (self.view, &mut self.changes.batch);
+        pairs.recall(view, batch, between, slots, numbers, now)?;
+        if let (Some(session), Some(pair)) = (sessions.get_mut(&peer), pairs.get(&peer)) {
+            session.is_proven = !pair.is_empty();
+        }
+        self.replica.offer_all(&peer);
+        // One of the two begins.
+        if self.replica.local() < peer {
+            self.replica.compare(&peer);
+        }
+        Ok(())
+    }
+
+    /// Remembers a thread in which both sides proved their seats and told each other what they have.
+    fn learn(&mut self, id: ThreadId) -> Result<(), StoreError> {
+        let peer = self.peer;
+        let Replica {
+            sessions,
+            slots,
+            pairs,
+            local,
+            ..
+        } = &mut *self.replica;
+        let (Some(session), Some(Slot::Open(thread))) = (sessions.get_mut(&peer), slots.get(&id))
+        else {
+            return Ok(());
+        };
+        let Some(matched) = session.matched.get(&id).filter(|it| it.is_answered()) else {
+            return Ok(());
+        };
+        let own = thread.seat().id();
+        let Some(remote) = matched.seat.filter(|_| matched.may_follow(thread)) else {
+            return Ok(());
+        };
+        if thread.governance().role(own).is_none() {
+            return Ok(());
+        }
+        if session.unproven.remove(&id) {
+            session.is_named_due = true;
+        }
+        let known = pairs.get(&peer).and_then(|pair| pair.known(&id));
+        if known.is_some_and(|it| (it.own, it.remote) == (own, remote)) {
+            return Ok(());
+        }
+        let known = Known {
+            number: thread.number(),
+            name: pair_name(thread.service_key(), *local, peer),
+            own,
+            remote,
+        };
+        let (now, store) = (self.now.millis(), (self.view, &mut self.changes.batch));
+        pairs.remember(peer, id, known, now, store)
+    }
+
+    pub(super) fn after_hello(&mut self) -> Result<(), SyncError> {
+        let (peer, what) = (self.peer, "a comparison before hello");
+        match self.session(what)?.remote_nonce {
+            Some(_) => Ok(()),
+            None => Err(SyncError::OutOfTurn { peer, what }),
+        }
+    }
+
+    fn dispatch(&mut self, message: Message<'_>) -> Result<(), SyncError> {
+        let peer = self.peer;
         match message {
             Message::Hello { nonce } => {
                 let session = self.session("a message")?;
@@ -52,36 +168,19 @@ impl Step<'_, '_> {
                     return Err(SyncError::OutOfTurn { peer, what });
                 }
                 session.remote_nonce = Some(nonce);
-                let Replica {
-                    sessions, slots, ..
-                } = &mut *self.replica;
-                if let Some(session) = sessions.get_mut(&peer) {
-                    offer_in(session, slots);
-                }
-                self.recall();
-                Ok(())
+                self.begin()
             }
             Message::Threads { tags } => {
-                let Replica {
-                    sessions, slots, ..
-                } = &mut *self.replica;
-                let session = sessions
-                    .get_mut(&peer)
-                    .filter(|it| it.remote_nonce.is_some());
-                let session = session.ok_or(SyncError::OutOfTurn {
-                    peer,
-                    what: "tags before hello",
-                })?;
-                if session.tags_count as usize + tags.len() > TAGS_MAX {
-                    return Err(SyncError::TooMany {
-                        peer,
-                        what: "threads",
-                    });
-                }
-                take_tags(session, slots, tags);
+                self.threads(&tags)?;
                 self.recall();
                 Ok(())
             }
+            Message::Seen { tags } => self.seen(tags),
+            Message::Compare { round, root } => self.compare(round, root),
+            Message::Compared { round } => self.compared(round),
+            Message::Ask { round, nodes } => self.ask(round, &nodes),
+            Message::Nodes { round, nodes } => self.nodes(round, &nodes),
+            Message::Unknown { names } => self.unknown(&names),
             Message::Prove {
                 thread,
                 seat,
@@ -92,6 +191,7 @@ impl Step<'_, '_> {
                 if !session.proves(id, seat, &signature) {
                     return Err(SyncError::NotProven { peer, seat });
                 }
+                session.is_proven = true;
                 self.matched(id)?.seat = Some(seat);
                 self.wake(id);
                 Ok(())
@@ -143,7 +243,13 @@ impl Step<'_, '_> {
             }
             Message::Left { thread } => {
                 let id = self.thread_id(thread)?;
-                self.session("a farewell")?.matched.remove(&id);
+                let session = self.session("a farewell")?;
+                session.matched.remove(&id);
+                session.unproven.remove(&id);
+                // Whoever joins anew names the thread anew.
+                if let Some(pair) = self.replica.pairs.get_mut(&peer) {
+                    pair.unlearn(&id, false);
+                }
                 self.replica.part(&peer, &id);
                 Ok(())
             }
@@ -158,7 +264,7 @@ impl Step<'_, '_> {
                 matched.expected = 0;
                 self.wrap_due(id);
                 self.wake(id);
-                Ok(())
+                Ok(self.learn(id)?)
             }
             Message::NeedKeys { thread, epochs } => self.need_keys(thread, &epochs),
             Message::Signal { thread, signal } => self.signal(thread, signal),

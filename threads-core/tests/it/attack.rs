@@ -494,6 +494,9 @@ fn replayed_ranges_and_sessions() {
     // The whole old session in a new one: tags and proofs are of the old nonces.
     for from in [rex.key, Peer::new(9).key] {
         let (stored, state) = (rows(&bob.store), bob.state(id));
+        bob.step(|replica, view, _, changes| {
+            replica.forget_peer(view, &from, changes).unwrap();
+        });
         bob.connected(from);
         let ended = old.iter().position(|it| bob.receive(from, it).is_err());
         assert!(ended.is_some());

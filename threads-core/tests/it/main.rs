@@ -20,6 +20,7 @@ mod labels;
 mod limits;
 mod multiformats;
 mod pack;
+mod pair;
 mod parked;
 mod poison;
 mod quarantine;

@@ -3,7 +3,9 @@
 use leno_threads_core::sync::{Message, SyncError};
 use leno_threads_core::{Genesis, Role, SeatId, ServiceKey, ThreadId};
 
-use crate::util::{Peer, connect, level, new_seat, rng, rows, sync, talk, talk_through};
+use crate::util::{
+    Peer, connect, forget_each_other, level, new_seat, rng, rows, sync, talk, talk_through,
+};
 
 fn pair() -> (Peer, Peer, ThreadId) {
     let (mut alice, mut bob) = (Peer::new(1), Peer::new(2));
@@ -37,6 +39,7 @@ fn seat_that_is_not_proven() {
             2 => SeatId([0xff; 32]),
             _ => alice.thread(id).seat().id(),
         };
+        forget_each_other(&mut alice, &mut bob);
         connect(&mut alice, &mut bob);
         let mut lies = 0;
         talk_through(&mut alice, &mut bob, |bytes| {
@@ -84,6 +87,7 @@ fn proof_of_another_session() {
     let (mut alice, mut bob, id) = pair();
     let mut proof = None;
     for session in 0..2 {
+        forget_each_other(&mut alice, &mut bob);
         connect(&mut alice, &mut bob);
         talk_through(&mut alice, &mut bob, |bytes| {
             if !matches!(Message::decode(&bytes), Ok(Message::Prove { .. })) {

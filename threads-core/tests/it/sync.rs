@@ -192,7 +192,12 @@ fn service_key_alone_gets_no_metadata() {
         }
         let is_greeting = matches!(
             message,
-            Message::Hello { .. } | Message::Threads { .. } | Message::Prove { .. }
+            Message::Hello { .. }
+                | Message::Threads { .. }
+                | Message::Seen { .. }
+                | Message::Prove { .. }
+                | Message::Compare { .. }
+                | Message::Compared { .. }
         );
         assert!(is_greeting, "{message:?}");
     }
@@ -223,7 +228,12 @@ fn unproven_peer_gets_no_vector() {
         let message = Message::decode(&bytes).unwrap();
         let is_greeting = matches!(
             message,
-            Message::Hello { .. } | Message::Threads { .. } | Message::Prove { .. }
+            Message::Hello { .. }
+                | Message::Threads { .. }
+                | Message::Seen { .. }
+                | Message::Prove { .. }
+                | Message::Compare { .. }
+                | Message::Compared { .. }
         );
         assert!(is_greeting, "{message:?}");
     }
@@ -288,7 +298,7 @@ fn two_that_do_not_know_each_other_go_on_once_one_does() {
 
 /// Members end level in as few messages as there are things to say.
 #[test]
-fn equals_end_level_in_five_messages_each() {
+fn equals_end_level_in_three_messages_each() {
     let (mut alice, mut bob) = (Peer::new(1), Peer::new(2));
     let id = alice.create();
     alice.seat(&mut bob, id, Role::Writer);
@@ -300,7 +310,7 @@ fn equals_end_level_in_five_messages_each() {
         messages += 1;
         Some(bytes)
     });
-    assert_eq!(messages, 5);
+    assert_eq!(messages, 3);
     assert!(level(&alice, &bob, id));
 }
 
@@ -339,9 +349,9 @@ fn refresh_in_mid_flight_sends_nothing_twice() {
 
 /// ```text
 /// bob                        alice
-///  | vector 2 ------------->  |  has nothing more: answers it
-///  | vector 3 -- (slow) -->   |  writes
-///  |  <---- the answer to 2   |
+///  | compare 1 ------------>  |  has the same: answers it
+///  | compare 2 -- (slow) -->  |  writes
+///  |  <---- the answer to 1   |
 ///  not level: what Alice wrote is still to come
 /// ```
 #[test]
@@ -360,12 +370,12 @@ fn late_answer_makes_nobody_level() {
     let late = alice.poll(bob.key).unwrap();
     assert!(matches!(
         Message::decode(&late).unwrap(),
-        Message::UpToDate { vectors: 2, .. }
+        Message::Compared { .. }
     ));
     alice.write(id, "news");
     bob.replica.refresh(&alice.key);
     let mut under_way: Vec<_> = std::iter::from_fn(|| bob.poll(alice.key)).collect();
-    // Even before the third vector is sent the second one's answer is of no use any more.
+    // Even before the second comparison is asked for the first one's answer is of no use any more.
     bob.receive(alice.key, &late).unwrap();
     under_way.extend(std::iter::from_fn(|| bob.poll(alice.key)));
     assert!(!is_level(&bob, &alice), "Alice has more, and Bob asked");

@@ -271,6 +271,16 @@ pub(crate) fn sync(a: &mut Peer, b: &mut Peer) -> usize {
     talk(a, b)
 }
 
+/// Has two peers forget each other, so that they prove all their seats anew.
+pub(crate) fn forget_each_other(a: &mut Peer, b: &mut Peer) {
+    let keys = [a.key, b.key];
+    for (peer, other) in [(a, keys[1]), (b, keys[0])] {
+        peer.step(|replica, view, _, changes| {
+            replica.forget_peer(view, &other, changes).unwrap();
+        });
+    }
+}
+
 /// Connects two peers anew.
 pub(crate) fn connect(a: &mut Peer, b: &mut Peer) {
     hang_up(a, b);
@@ -329,12 +339,13 @@ pub(crate) fn level(a: &Peer, b: &Peer, id: ThreadId) -> bool {
     a.replica.level(&b.key, &id) == Level::Level && b.replica.level(&a.key, &id) == Level::Level
 }
 
-/// Every row of a store but evidence: what must not change when something is refused.
+/// Every row of a store but evidence and what is remembered of peers: what must not change when
+/// something is refused.
 pub(crate) fn rows(store: &MemoryStore) -> BTreeMap<(u8, Vec<u8>), Vec<u8>> {
     let view = store.view().unwrap();
     let mut rows = BTreeMap::new();
     for table in Table::ALL {
-        if table == Table::Evidence {
+        if matches!(table, Table::Evidence | Table::Pairs) {
             continue;
         }
         scan_prefix(&*view, table, &[], &mut |key, row| {

@@ -4,7 +4,7 @@ use leno_threads_core::sync::Message;
 use leno_threads_core::thread::WRAPS_PER_STEP_MAX;
 use leno_threads_core::{EpochKey, EpochOp, FrameOp, Role, SeatId, THREAD_DOMAIN, ThreadId, Wrap};
 
-use crate::util::{Peer, connect, grant_op, new_seat, sync, talk, talk_through};
+use crate::util::{Peer, connect, forget_each_other, grant_op, new_seat, sync, talk, talk_through};
 
 /// Alice owns, Rex and Mal replicate, Bob is to read. All know who Bob is; no key went out yet.
 struct World {
@@ -205,6 +205,7 @@ fn asking_for_keys_again_and_again_harms_nobody() {
     alice.seat(&mut bob, id, Role::Reader);
     alice.seat(&mut carol, id, Role::Reader);
     for _ in 0..20 {
+        forget_each_other(&mut alice, &mut bob);
         sync(&mut alice, &mut bob);
         let governance = alice.thread(id).governance();
         let mut epochs: Vec<_> = governance.epochs().map(|it| it.epoch).collect();

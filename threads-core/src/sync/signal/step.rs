@@ -176,14 +176,25 @@ impl Replica {
 
     /// Has a signal sent over all sessions but those by which it came.
     fn spread_signal(&mut self, id: ThreadId, key: (SeatId, SignalTag), from: Option<PeerKey>) {
-        for session in self.sessions.values_mut() {
-            let peer = session.remote;
-            if let Some(matched) = session.matched.get_mut(&id)
-                && Some(peer) != from
-                && !matched.is_lazy()
-            {
-                matched.signals.insert(key);
-                session.wake(id);
+        let Self {
+            sessions, pairs, ..
+        } = self;
+        for (peer, session) in sessions {
+            if Some(*peer) == from {
+                continue;
+            }
+            match session.matched.get_mut(&id) {
+                Some(matched) if !matched.is_lazy() => {
+                    matched.signals.insert(key);
+                    session.wake(id);
+                }
+                Some(_) => {}
+                // It is greeted with all signals once it answers.
+                None => {
+                    if let Some(pair) = pairs.get(peer) {
+                        session.call(pair, [id]);
+                    }
+                }
             }
         }
     }

@@ -5,7 +5,7 @@ use super::{Cases, PLAINTEXT, encode_head, hex};
 use leno_crdt_codec::cbor::Encoder;
 use leno_identity::AgreementKey;
 use leno_threads_core::fork::{Branch, ForkProof};
-use leno_threads_core::sync::{HaveLog, LogName, Message};
+use leno_threads_core::sync::{Below, HaveLog, LogName, Message, Prefix, Shown};
 use leno_threads_core::{
     EpochId, EpochOp, FrameOp, Header, KeyRef, LogId, Padding, Role, SealedPart, SeatId,
     SignedHead, Suite, Wrap, encode_frame,
@@ -17,6 +17,15 @@ fn with(bytes: &[u8], place: usize, new: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     bytes.splice(place..=place, new.iter().copied());
     bytes
+}
+
+fn shown(prefix: Option<Prefix>, leaves: Vec<([u8; 16], [u8; 16])>) -> Vec<u8> {
+    let shown = Shown {
+        prefix: prefix.unwrap(),
+        below: Below::Leaves(leaves),
+    };
+    let (round, nodes) = (1, vec![shown]);
+    Message::Nodes { round, nodes }.encode()
 }
 
 fn signal_message(ttl_millis: u32, bytes: usize) -> Vec<u8> {
@@ -288,6 +297,63 @@ pub(super) fn refused() -> Vec<Value> {
             vec![0x82, 1, 0x9b, 0x80, 0, 0, 0, 0, 0, 0, 0],
         ),
         ("message: trailing byte", vec![0x83, 12, 0, 0, 0]),
+        (
+            "message: names out of order",
+            Message::Unknown {
+                names: vec![[2; 16], [1; 16]],
+            }
+            .encode(),
+        ),
+        (
+            "message: a node twice",
+            Message::Ask {
+                round: 1,
+                nodes: vec![Prefix::ROOT, Prefix::ROOT],
+            }
+            .encode(),
+        ),
+        (
+            "message: more than zeros behind the half bytes of a node",
+            vec![0x83, 21, 1, 0x81, 0x42, 1, 0x11],
+        ),
+        (
+            "message: a node of fewer bytes than half bytes",
+            vec![0x83, 21, 1, 0x81, 0x42, 3, 0x11],
+        ),
+        (
+            "message: a node without a length",
+            vec![0x83, 21, 1, 0x81, 0x40],
+        ),
+        (
+            "message: a node longer than a name",
+            [&[0x83, 21, 1, 0x81, 0x52, 33][..], &[0; 17]].concat(),
+        ),
+        (
+            "message: a node with half a leaf",
+            [
+                &[0x83, 22, 1, 0x81, 0x82, 0x41, 0, 0x81, 0x50][..],
+                &[1; 16],
+            ]
+            .concat(),
+        ),
+        (
+            "message: a leaf of another node",
+            shown(Prefix::new([0; 16], 1), vec![([0x10; 16], [1; 16])]),
+        ),
+        (
+            "message: leaves out of order",
+            shown(
+                Some(Prefix::ROOT),
+                vec![([2; 16], [1; 16]), ([1; 16], [1; 16])],
+            ),
+        ),
+        (
+            "message: a node with seventeen leaves",
+            shown(
+                Some(Prefix::ROOT),
+                (0..17).map(|at| ([at; 16], [1; 16])).collect(),
+            ),
+        ),
         (
             "message: thread beyond 32 bits",
             vec![0x83, 12, 0x1b, 0, 0, 0, 1, 0, 0, 0, 0, 0],

@@ -5,7 +5,7 @@ use crate::util::{Secrets, rng};
 use leno_identity::{AgreementKey, SigningKey};
 use leno_threads_core::fork::Branch;
 use leno_threads_core::sync::bundle::Part;
-use leno_threads_core::sync::{AckLog, HaveLog, LogName, Message, Signal};
+use leno_threads_core::sync::{AckLog, Below, HaveLog, LogName, Message, Prefix, Shown, Signal};
 use leno_threads_core::{
     EpochId, EpochKey, EpochOp, FrameOp, Genesis, GrantOp, Header, KeyRef, LogId, OpRef, OpenOp,
     Policy, RecordId, RecordRef, Role, RosterOp, Run, Scope, SealContext, SealedPart, SeatId,
@@ -341,6 +341,13 @@ pub(super) fn signal(ttl_millis: u32, bytes: usize) -> Signal {
     }
 }
 
+/// A prefix within the first byte of names.
+fn prefix(first: u8, nibbles: u8) -> Prefix {
+    let mut name = [0; 16];
+    name[0] = first;
+    Prefix::new(name, nibbles).unwrap()
+}
+
 pub(super) fn messages() -> Vec<(&'static str, Vec<u8>)> {
     let (_, items, _) = run(0);
     let signature = [5; 64];
@@ -503,6 +510,48 @@ pub(super) fn messages() -> Vec<(&'static str, Vec<u8>)> {
             },
         ),
         ("17 prune", Message::Prune { thread: 3 }),
+        (
+            "18 compare",
+            Message::Compare {
+                round: 3,
+                root: [1; 16],
+            },
+        ),
+        ("19 compared", Message::Compared { round: 3 }),
+        (
+            "21 ask: the root, and two below it",
+            Message::Ask {
+                round: 3,
+                nodes: vec![Prefix::ROOT, prefix(0x10, 1), prefix(0x12, 2)],
+            },
+        ),
+        (
+            "22 nodes: one with children, one with leaves, one with nothing",
+            Message::Nodes {
+                round: 3,
+                nodes: vec![
+                    Shown {
+                        prefix: Prefix::ROOT,
+                        below: Below::Inner(Box::new([[7; 16]; 16])),
+                    },
+                    Shown {
+                        prefix: prefix(0x10, 1),
+                        below: Below::Leaves(vec![([0x11; 16], [8; 16]), ([0x12; 16], [9; 16])]),
+                    },
+                    Shown {
+                        prefix: prefix(0x20, 2),
+                        below: Below::Leaves(vec![]),
+                    },
+                ],
+            },
+        ),
+        (
+            "23 unknown",
+            Message::Unknown {
+                names: vec![[1; 16], [2; 16]],
+            },
+        ),
+        ("24 seen", Message::Seen { tags: 70_000 }),
     ];
     all.into_iter()
         .map(|(name, it)| (name, it.encode()))
