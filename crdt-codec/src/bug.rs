@@ -61,12 +61,14 @@ bugs! {
     QuarantineBlocks = "quarantine-blocks": "a record that is put aside blocks the rest of its log",
     BranchNotCompared = "branch-not-compared": "a range that disagrees with what is here is gone on with",
     RoleNotChecked = "role-not-checked": "a grant stands whoever gives it",
+    RevokeNotChecked = "revoke-not-checked": "a grant is revoked by whoever says so",
     GovernanceNotKept = "governance-not-kept": "a control record is not kept for the next start",
     // Keys.
     NonceReused = "nonce-reused": "all bodies of a log are sealed with one nonce",
     WrapForAll = "wrap-for-all": "keys are wrapped for seats that may not read",
     WrapForWrongSeat = "wrap-for-wrong-seat": "a key is wrapped to the key of another seat",
     WrapsNotHandedOn = "wraps-not-handed-on": "wraps are not sent on to who lacks them",
+    SubkeyShared = "subkey-shared": "all logs of a thread are sealed under one key",
     LateKeyIgnored = "late-key-ignored": "what waits for a key is not opened when it comes",
     // Writing and durability.
     ClockGoesBack = "clock-goes-back": "the newest stamp is forgotten at a restart",
@@ -84,6 +86,8 @@ bugs! {
     VectorNotRefreshed = "vector-not-refreshed": "a log that is opened later is not asked for again",
     NewsNotSent = "news-not-sent": "what was written is not sent to peers that were level before",
     AckOfUnsent = "ack-of-unsent": "a vector is taken to say that all is there",
+    ProofNotBound = "proof-not-bound": "a proof of a seat does not say for which session it is",
+    QuotaNotKept = "quota-not-kept": "more is taken in than the quota has room for",
     RangeOffByOne = "range-off-by-one": "the last record of a log is not sent",
     ThreadStarves = "thread-starves": "a thread that sent a message is not asked again",
     RootNotCompared = "root-not-compared": "what two peers remember to share counts as the same without a look",

@@ -13,7 +13,7 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use leno::store::{Batch, Store, StoreError, View};
+use leno::store::{Batch, MemoryStore, Store, StoreError, View};
 
 use crate::dice::Dice;
 use crate::time::Time;
@@ -62,6 +62,12 @@ pub struct DiskCounts {
     pub commits: u64,
     /// Commits that were refused for an error or for want of room.
     pub failed: u64,
+    /// Those that were refused for want of room.
+    pub full: u64,
+    /// Writes to a file that were not synced and are not there after a crash.
+    pub writes_lost: u64,
+    /// Writes of which a crash left a part.
+    pub writes_torn: u64,
     /// Commits that were under way when the machine went, and are not there.
     pub lost: u64,
     /// Those that are there all the same.
@@ -162,7 +168,9 @@ impl Disk {
                 }
             }
         }
-        rows.crash(dice);
+        let (lost, torn) = rows.crash(dice);
+        counts.writes_lost += lost;
+        counts.writes_torn += torn;
     }
 
     /// Keeps a copy of everything as it is now.
@@ -192,6 +200,11 @@ impl Disk {
         let mut state = self.lock();
         state.rows.open()?;
         state.rows.apply(batch)
+    }
+
+    /// Copies what is durable to a store in memory.
+    pub(crate) fn copy_rows(&self) -> Result<MemoryStore, StoreError> {
+        self.inspect(rows::copy)
     }
 
     /// Opens the store on the disk.
@@ -251,6 +264,7 @@ impl SimStore {
         let fails = is_full || dice.chance(faults.commit_errors_per_million);
         if fails {
             state.counts.failed += 1;
+            state.counts.full += u64::from(is_full);
             state.is_poisoned = true;
             // Nobody knows what of it is there.
             if state.dice.coin() && !is_full {

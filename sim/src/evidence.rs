@@ -1,11 +1,12 @@
 //! What is collected of a run for the invariants.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use leno::store::{StoreError, View};
 use leno::{DocumentId, Ipld, PeerId, ThreadId, ThreadStatus};
 use leno_threads_core::sync::{PeerKey, Replica};
-use leno_threads_core::{LogId, NonceSecret, RecordId, SeatId, Seq};
+use leno_threads_core::{LogId, NonceSecret, RecordId, SeatId, Seq, decode_row};
 
 use crate::probe::Probe;
 
@@ -52,12 +53,74 @@ pub struct Heads {
     durable: BTreeMap<(usize, ThreadId), BTreeMap<LogId, (Seq, RecordId)>>,
     /// Seats of a machine that does not keep to the rules, and logs of these.
     pub distrusted: BTreeSet<SeatId>,
-    /// See above.
+    /// Logs that may have two branches: those of such a seat, and those that a machine went on with
+    /// that was put back and counts nothing.
     pub doubtful: BTreeSet<LogId>,
     /// Two records at one place.
     pub conflicts: BTreeSet<String>,
     /// Heads that went back.
     pub rollbacks: BTreeSet<String>,
+}
+
+/// The records of a machine's own data logs, by thread.
+#[derive(Debug, Default)]
+pub(crate) struct OwnRecords {
+    logs: BTreeMap<ThreadId, (LogId, BTreeMap<Seq, RecordId>)>,
+}
+
+impl OwnRecords {
+    /// Reads them from a disk.
+    pub(crate) fn read(view: &dyn View, id: PeerId) -> Result<Self, StoreError> {
+        let replica = Replica::load(view, PeerKey(id.0), NonceSecret::new(&[0; 32]))?;
+        let mut logs = BTreeMap::new();
+        for thread in replica.threads() {
+            let Some(log) = thread.own_log() else {
+                continue;
+            };
+            let mut records = BTreeMap::new();
+            thread.scan_rows(view, &log, 1, &mut |_, row| {
+                let read =
+                    decode_row(row).and_then(|(tip, run)| run.verify(thread.id(), log, &tip));
+                // A row that does not read is told of elsewhere.
+                let run = read.iter();
+                records.extend(run.flat_map(|run| run.records()).map(|it| (it.seq, it.id)));
+                ControlFlow::Continue(())
+            })?;
+            logs.insert(thread.id(), (log, records));
+        }
+        Ok(Self { logs })
+    }
+
+    /// Their logs.
+    pub(crate) fn logs(&self) -> impl Iterator<Item = LogId> + '_ {
+        self.logs.values().map(|(log, _)| *log)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.logs.values().all(|(_, records)| records.is_empty())
+    }
+
+    /// What is here of logs that are also there, and is not there.
+    pub(crate) fn without(mut self, other: Self) -> Self {
+        self.logs.retain(|thread, (log, records)| {
+            let same = other.logs.get(thread).filter(|(of, _)| of == log);
+            let kept = same.map_or(0, |(_, kept)| kept.len() as u64);
+            records.retain(|seq, _| *seq > kept);
+            same.is_some()
+        });
+        self
+    }
+
+    /// A log that is gone on with here although what was lost of it came back from others.
+    pub(crate) fn gone_on_with(&self, now: &Self) -> Option<LogId> {
+        let mut logs = now.logs.iter();
+        let gone_on_with = logs.find(|(thread, (log, records))| {
+            let lost = self.logs.get(thread).filter(|(of, _)| of == log);
+            let lost = lost.and_then(|(_, lost)| lost.first_key_value());
+            lost.is_some_and(|(seq, id)| records.get(seq) == Some(id))
+        });
+        gone_on_with.map(|(_, (log, _))| *log)
+    }
 }
 
 impl Heads {
@@ -93,7 +156,7 @@ impl Heads {
                 let is_kept = now.get(&log).is_some_and(|(newer, same)| {
                     *newer > seq || (*newer == seq && *same == record)
                 });
-                if !is_kept {
+                if !is_kept && !self.doubtful.contains(&log) {
                     let what = format!("machine {machine} had log {log} up to {seq}");
                     self.rollbacks.insert(what);
                 }
@@ -109,6 +172,12 @@ impl Heads {
             self.distrusted.insert(seat);
             self.doubtful.insert(seat.control_log());
         }
+    }
+
+    /// A machine that counts nothing was put back, so these logs of it may have two branches. Which of
+    /// them stands nobody says, so each may keep the one that it has: see `docs/threats.md`.
+    pub(crate) fn doubt(&mut self, logs: impl IntoIterator<Item = LogId>) {
+        self.doubtful.extend(logs);
     }
 
     /// As [`Heads::of`], without the logs of those who do not keep to the rules.

@@ -75,6 +75,8 @@ faults! {
     LateJoin = "late-join",
     /// A machine leaves for good.
     EarlyLeave = "early-leave",
+    /// Replicators keep little of a thread.
+    SmallQuota = "small-quota",
     /// Stores rest in a file that loses what was not synced, and tears it.
     File = "file",
     /// One machine does not keep to the rules.
@@ -108,10 +110,12 @@ impl Fault {
         if is_calm {
             80_000
         } else if self == Self::Byzantine {
-            200_000
+            250_000
+        } else if self == Self::SmallQuota {
+            150_000
         } else if matches!(
             self,
-            Self::File | Self::UncountedCopy | Self::Breach | Self::Unset
+            Self::File | Self::UncountedCopy | Self::Breach | Self::Unset | Self::SmallQuota
         ) {
             120_000
         } else {
@@ -126,7 +130,14 @@ impl Fault {
         for fault in Self::ALL {
             let mut dice = Dice::new(seed, &format!("fault/{fault}"));
             if dice.chance(fault.share(is_calm)) {
-                let rarest = if is_calm { 20_000 } else { 1_500 };
+                let rarest = if is_calm {
+                    20_000
+                } else if *fault == Self::Byzantine {
+                    // It strikes only once that machine has joined something.
+                    250
+                } else {
+                    1_500
+                };
                 drawn.insert(*fault, dice.magnitude(&(60..=rarest)));
             }
         }

@@ -3,6 +3,7 @@
 //! Each write puts a document of its own, which nobody changes. So a machine that shows a write must
 //! show all that the write's author had seen, and what a machine showed once it shows for ever.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use leno::DocumentId;
@@ -13,6 +14,25 @@ pub(crate) const LEDGER: &str = "ledger";
 
 /// A second collection: what a transaction writes to both shows in both or in none.
 pub(crate) const MIRROR: &str = "mirror";
+
+thread_local! {
+    /// Whether applications of the run that this thread runs write other words.
+    static HAS_OTHER_WORDS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Has applications write other words from now on, of the same lengths; or the usual ones. A run rests
+/// on one thread.
+pub(crate) fn use_other_words(other: bool) {
+    HAS_OTHER_WORDS.set(other);
+}
+
+/// What applications write.
+pub(crate) fn word() -> &'static str {
+    match HAS_OTHER_WORDS.get() {
+        false => "verse",
+        true => "chant",
+    }
+}
 
 /// A write: in which lane, and how many there were before it. Writes of one lane are in order.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -52,7 +72,7 @@ impl Entry {
         Note {
             lane: self.lane,
             number: self.number,
-            text: "verse ".repeat(len / 6),
+            text: format!("{} ", word()).repeat(len / 6),
         }
     }
 }

@@ -44,6 +44,7 @@ mod probe;
 mod scenario;
 mod shrink;
 mod swarm;
+mod tap;
 mod time;
 mod trace;
 mod workload;

@@ -2,10 +2,12 @@
 
 use leno::{Error, Peer, PeerId};
 
+use crate::byzantine::Memory;
 use crate::clock::SimClock;
 use crate::counter::Counter;
 use crate::dice::Dice;
 use crate::disk::{Disk, DiskKind};
+use crate::tap::Heard;
 
 /// How a machine is made.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -49,7 +51,10 @@ pub struct Machine {
     pub(crate) disk: Disk,
     pub(crate) clock: SimClock,
     pub(crate) counter: Option<Counter>,
-    pub(crate) is_liar: bool,
+    /// What went over its transport in this life, if it does not lie.
+    pub(crate) heard: Heard,
+    /// What it keeps of its lies, if it lies.
+    pub(crate) lies: Option<Memory>,
     pub(crate) power: Power,
     /// Counts up with each start, so that news of an earlier one is told apart.
     pub(crate) life: u64,

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use args::{Command, HELP};
-use leno_sim::{Failure, Outcome, RunOptions, run, shrink};
+use leno_sim::{Failure, Fault, Outcome, Plan, RunOptions, run, shrink};
 use report::Report;
 
 fn main() -> ExitCode {
@@ -57,8 +57,31 @@ fn run_checked(options: &RunOptions, is_in_sample: bool) -> Outcome {
                 what: format!("trace {} and {}", outcome.trace, again.trace),
             });
         }
+        if outcome.failure.is_none() && is_quiet(options) {
+            let other = run(&RunOptions {
+                has_other_words: true,
+                ..options.clone()
+            });
+            *outcome.checked.entry(23).or_default() += 1;
+            if other.shape != outcome.shape {
+                let failure = Failure {
+                    invariant: 23,
+                    step: outcome.steps,
+                    what: "other words of the same lengths look otherwise on the wire".to_owned(),
+                };
+                outcome.failure = Some(other.failure.unwrap_or(failure));
+            }
+        }
     }
     outcome
+}
+
+/// Whether the words of a run show in nothing but ciphertexts: bytes that are harmed at random, and
+/// branches of a log, of which the lower one counts, make a difference of them.
+fn is_quiet(options: &RunOptions) -> bool {
+    let plan = Plan::draw(options);
+    let loud = [Fault::Byzantine, Fault::Breach, Fault::UncountedCopy];
+    loud.iter().all(|fault| !plan.has(*fault))
 }
 
 /// Runs all seeds, on as many threads as asked.

@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 
+use leno::identity::{Label, VerifyingKey};
 use leno::store::{Direction, MemoryStore, Store as _, StoreError, Table, View};
 use leno::{PeerId, Role, ThreadId};
 use leno_threads_core::sync::{PeerKey, Replica};
 use leno_threads_core::thread::{Changes, Opened, SKEW_MILLIS_MAX, Thread};
 use leno_threads_core::{
-    EpochId, HeadError, KeyRef, LogId, NonceSecret, Now, OpRef, RecordId, RecordRef, SeatId, Seq,
-    Stamp, VerifyError, decode_row,
+    EpochId, HeadError, KeyRef, LogId, NonceSecret, Now, OpRef, RecordId, RecordRef, SealContext,
+    Sealer, SeatId, Seq, ServiceKey, Stamp, VerifyError, decode_row,
 };
 use leno_threads_db::Documents;
 
@@ -18,7 +19,13 @@ use crate::dice::Dice;
 use crate::ledger::Broken;
 
 /// Words that applications write, and nobody else: where they are readable, plaintext is.
-pub(crate) const CANARIES: [&[u8]; 4] = [b"verse ", b"psalm ", b"ledger", b"mirror"];
+pub(crate) const CANARIES: [&[u8]; 5] = [b"verse ", b"chant ", b"psalm ", b"ledger", b"mirror"];
+
+/// Most records of one log that wait on a disk.
+const PARKED_RECORDS_MAX: u64 = leno_threads_core::thread::PARKED_RECORDS_MAX;
+
+/// How many keys of other logs each record is tried with.
+const OTHER_KEYS: usize = 2;
 
 /// In how many orders records are folded anew.
 const ORDERS: usize = 3;
@@ -31,8 +38,16 @@ type SealedUnder = (ThreadId, LogId, Option<EpochId>);
 pub struct Probe {
     /// Logs of a machine that does not keep to the rules.
     pub(crate) doubtful: BTreeSet<LogId>,
+    /// Seats of such a machine.
+    pub(crate) liars: BTreeSet<SeatId>,
     /// What was wrong, by invariant.
     pub(crate) broken: Vec<Broken>,
+    /// How often honest machines hold what only a liar makes.
+    pub(crate) counts: BTreeMap<&'static str, u64>,
+    /// How many bytes of data, and in all, a machine keeps of a thread of what others wrote.
+    pub(crate) kept: BTreeMap<(usize, ThreadId), (u64, u64)>,
+    /// The service keys that were seen.
+    services: BTreeMap<ThreadId, ServiceKey>,
     /// What each nonce sealed.
     nonces: BTreeMap<(SealedUnder, Vec<u8>), Vec<u8>>,
     /// Which record stands where.
@@ -91,6 +106,11 @@ impl Probe {
                     self.say(37, what);
                 }
             }
+            self.storage(machine, thread, view)?;
+            self.services
+                .insert(thread.id(), thread.service_key().clone());
+            self.keys_fit(thread, view)?;
+            self.labels(thread);
             self.secrets.push(thread.service_key().expose().to_vec());
             self.secrets
                 .push(thread.seat().signing.to_secret_bytes().to_vec());
@@ -119,6 +139,11 @@ impl Probe {
             let named = thread.log(&it.log);
             named.is_some_and(|named| named.admitted >= it.seq) || self.doubtful.contains(&it.log)
         };
+        let put_aside = thread.quarantined(view)?;
+        let is_aside = |log: LogId, seq| {
+            let mut aside = put_aside.iter();
+            aside.any(|(it, _)| (it.log, it.seq) == (log, seq))
+        };
         let mut missing = None;
         for log in thread.logs() {
             thread.scan_rows(view, &log.id, 1, &mut |_, row| {
@@ -129,6 +154,7 @@ impl Probe {
                     return ControlFlow::Continue(());
                 };
                 let admitted = run.records().iter().filter(|it| it.seq <= log.admitted);
+                let admitted = admitted.filter(|it| !is_aside(log.id, it.seq));
                 for record in admitted {
                     let mut named = record.deps.iter().chain(&record.control);
                     missing = missing.or(named.find(|it| !is_here(it)).copied());
@@ -188,6 +214,129 @@ impl Probe {
                     let what = format!("on machine {machine} a role that may not gave {role:?}");
                     self.say(13, what);
                 }
+            }
+        }
+        // Nobody of these applications revokes anything, and a liar that may does not.
+        if let Some((name, _)) = governance
+            .grants()
+            .find(|(name, _)| governance.is_revoked(name))
+        {
+            let what = format!("on machine {machine} {name:?} was revoked by who may not");
+            self.say(13, what);
+        }
+    }
+
+    /// 39: what is stored was written by whoever holds a seat. And how much it is.
+    fn storage(
+        &mut self,
+        machine: usize,
+        thread: &Thread,
+        view: &dyn View,
+    ) -> Result<(), StoreError> {
+        let (governance, own) = (thread.governance(), thread.seat().id());
+        let (mut data, mut all) = (0, 0);
+        for log in thread.logs().filter(|log| log.tip.seq > 0) {
+            let seat = match log.is_control {
+                true => Some(SeatId(log.id.0)),
+                false => governance.opening(&log.id).map(|it| it.seat),
+            };
+            if seat.is_none_or(|it| governance.grants_of(it).next().is_none()) {
+                let what = format!("machine {machine} stores log {} of a stranger", log.id);
+                self.say(39, what);
+            }
+            if seat != Some(own) {
+                all += log.bytes;
+                data += if log.is_control { 0 } else { log.bytes };
+            }
+            if log.tip.seq - log.admitted > PARKED_RECORDS_MAX {
+                let waits = log.tip.seq - log.admitted;
+                let what = format!("on machine {machine} {waits} records of one log wait");
+                self.say(38, what);
+            }
+            let of_liar = self.doubtful.contains(&log.id);
+            let waits = of_liar && log.parked.is_some();
+            *self.counts.entry("logs of liars that wait").or_default() += u64::from(waits);
+        }
+        self.kept.insert((machine, thread.id()), (data, all));
+        let forks = thread.forks(view)?.len() as u64;
+        *self.counts.entry("forks proven").or_default() += forks;
+        let aside = thread.quarantined(view)?.len() as u64;
+        *self.counts.entry("records put aside").or_default() += aside;
+        let void = governance.void().count() as u64;
+        *self.counts.entry("ops without effect").or_default() += void;
+        Ok(())
+    }
+
+    /// 25: what is sealed for one log of one thread opens under no other key of the run.
+    fn keys_fit(&mut self, thread: &Thread, view: &dyn View) -> Result<(), StoreError> {
+        let (id, suite) = (thread.id(), thread.genesis().suite);
+        let logs: Vec<_> = thread.logs().map(|log| log.id).collect();
+        for log in &logs {
+            let other_logs = logs.iter().filter(|it| *it != log).take(OTHER_KEYS);
+            let service = thread.service_key();
+            let mut wrong: Vec<Sealer> = other_logs
+                .map(|it| Sealer::for_frames(suite, service, id, *it))
+                .collect();
+            for (other, key) in self.services.iter().filter(|(other, _)| **other != id) {
+                wrong.push(Sealer::for_frames(suite, key, id, *log));
+                wrong.push(Sealer::for_frames(suite, service, *other, *log));
+            }
+            let right = Sealer::for_frames(suite, service, id, *log);
+            let is_doubtful = self.doubtful.contains(log);
+            let mut opened = None;
+            thread.scan_rows(view, log, 1, &mut |_, row| {
+                let read = decode_row(row).and_then(|(tip, run)| run.verify(id, *log, &tip));
+                // A row that does not read is told of elsewhere.
+                let Ok(run) = read else {
+                    return ControlFlow::Continue(());
+                };
+                let mut prev = run.first().id;
+                for record in run.records() {
+                    let context = SealContext {
+                        thread: id,
+                        log: *log,
+                        seq: record.seq,
+                        prev,
+                        deps: record.deps.clone(),
+                        control: record.control.clone(),
+                        stamp: record.stamp,
+                        key: record.key,
+                    };
+                    let context = context.encode();
+                    let mut plaintext = Vec::new();
+                    let mut opens = |it: &Sealer| {
+                        plaintext.clear();
+                        it.open(&context, record.body, &mut plaintext).is_ok()
+                    };
+                    let is_frame = record.key.is_control();
+                    let is_good = opens(&right) == is_frame || is_doubtful;
+                    if !is_good || wrong.iter().any(&mut opens) {
+                        opened = opened.or(Some(record.seq));
+                    }
+                    prev = record.id;
+                }
+                ControlFlow::Continue(())
+            })?;
+            if let Some(seq) = opened {
+                let what = format!("record {seq} of log {log} opens under a key that is not its");
+                self.say(25, what);
+            }
+        }
+        Ok(())
+    }
+
+    /// 44: what was signed as a head, or as the opening of a log, is good for nothing else.
+    fn labels(&mut self, thread: &Thread) {
+        for log in thread.logs() {
+            let (Some(head), Ok(key)) = (log.head, VerifyingKey::from_bytes(&log.id.0)) else {
+                continue;
+            };
+            let (thread, seq) = (thread.id(), head.seq.to_be_bytes());
+            let parts: [&[u8]; 4] = [&thread.0, &log.id.0, &seq, &head.id.0];
+            let mut others = Label::ALL.iter().filter(|it| **it != Label::LOG_HEAD);
+            let taken = others.find(|it| key.verify(**it, &parts, &head.signature).is_ok());
+            if let Some(label) = taken {
+                self.say(44, format!("a head of log {} is good as {label:?}", log.id));
             }
         }
     }

@@ -19,6 +19,7 @@ pub(crate) struct Report {
     micros: u128,
     faults: BTreeMap<&'static str, u64>,
     calls: BTreeMap<&'static str, u64>,
+    events: BTreeMap<&'static str, u64>,
     checked: BTreeMap<u8, u64>,
     failures: usize,
     began: Instant,
@@ -42,6 +43,7 @@ impl Report {
             micros: 0,
             faults: BTreeMap::new(),
             calls: BTreeMap::new(),
+            events: BTreeMap::new(),
             checked: BTreeMap::new(),
             failures: 0,
             began: now(),
@@ -65,6 +67,7 @@ impl Report {
         self.micros += u128::from(outcome.micros);
         add(&mut self.faults, &outcome.faults);
         add(&mut self.calls, &outcome.calls);
+        add(&mut self.events, &outcome.events);
         add(&mut self.checked, &outcome.checked);
         if let Some(failure) = &outcome.failure {
             self.failures += 1;
@@ -97,6 +100,7 @@ impl Report {
         println!("time simulated: {hours:.1} h");
         list("faults", &self.faults);
         list("calls", &self.calls);
+        list("events", &self.events);
         let checked = self
             .checked
             .iter()

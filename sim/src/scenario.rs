@@ -2,12 +2,16 @@
 
 mod actor;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use leno::{Error, Role, SyncReport, ThreadId};
+use futures_util::FutureExt as _;
+use futures_util::future::LocalBoxFuture;
+use leno::{DocumentId, Error, Peer, Role, SyncReport, ThreadId};
+use serde::de::DeserializeOwned;
 
 use crate::machine::{MachineOptions, Power};
 use crate::network::{Conditions, SimNetwork};
@@ -72,9 +76,71 @@ const PATIENCE_MICROS: u64 = 7_200_000_000;
 /// assert_eq!(world.run(count_plays(alice.peer()))?, 3);
 /// # Ok::<(), leno::Error>(())
 /// ```
+/// Rules and reducers of your own: a rule is checked on every peer whenever time passes, whatever the
+/// network, the clocks and the disks do; a reducer is run over what each peer shows, and all must come
+/// to the same. This one elects whoever has most votes, of which each has one:
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use leno::{DocumentId, Peer, Role};
+/// use leno_sim::Scenario;
+///
+/// type Votes = BTreeMap<String, u32>;
+///
+/// fn count(votes: &mut Votes, _: &DocumentId, ballot: BTreeMap<String, String>) {
+///     for name in ballot.into_values() {
+///         *votes.entry(name).or_default() += 1;
+///     }
+/// }
+///
+/// let world = Scenario::new(3);
+/// let (alice, bob) = (world.peer("alice"), world.peer("bob"));
+/// let band = alice.creates("band");
+/// world.rule("nobody has two votes", move |peer: Peer| async move {
+///     // Who has not joined yet shows nothing.
+///     let Ok(thread) = peer.thread(band).await else { return Ok(()) };
+///     let ballots = thread.collection::<BTreeMap<String, String>>("votes");
+///     let Ok(ballots) = ballots.list(None, 100).await else { return Ok(()) };
+///     match ballots.iter().all(|(_, ballot)| ballot.len() == 1) {
+///         true => Ok(()),
+///         false => Err(format!("{ballots:?}")),
+///     }
+/// });
+/// alice.invites(band, &bob, Role::Writer);
+/// world.partition(&alice, &bob);
+/// alice.writes(band, "votes", "of alice", &[("for", "bob")]);
+/// bob.writes(band, "votes", "of bob", &[("for", "bob")]);
+/// world.heal(&alice, &bob);
+/// world.expect_level();
+/// let votes: Votes = world.expect_reduced(band, "votes", count);
+/// assert_eq!(votes, Votes::from([("bob".to_owned(), 2)]));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Scenario {
     world: Rc<RefCell<World>>,
+    rules: Rules,
+}
+
+/// The rules of an application. Clones are the same.
+#[derive(Clone, Default)]
+struct Rules {
+    all: Rc<RefCell<Vec<Rule>>>,
+    /// One is being checked: what it does is not checked again.
+    is_checking: Rc<Cell<bool>>,
+}
+
+#[derive(Clone)]
+struct Rule {
+    name: Rc<str>,
+    check: Rc<dyn Fn(Peer) -> LocalBoxFuture<'static, Result<(), String>>>,
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = self.all.borrow();
+        let names = all.iter().map(|it| &it.name);
+        formatter.debug_list().entries(names).finish()
+    }
 }
 
 impl Scenario {
@@ -84,6 +150,7 @@ impl Scenario {
     pub fn new(seed: u64) -> Self {
         Self {
             world: Rc::new(RefCell::new(World::new(seed))),
+            rules: Rules::default(),
         }
     }
 
@@ -199,6 +266,91 @@ impl Scenario {
     fn check(&self) {
         if let Some(words) = self.world.borrow().panics().first() {
             panic!("a task panicked: {words}");
+        }
+        if self.rules.is_checking.replace(true) {
+            return;
+        }
+        let rules = self.rules.all.borrow().clone();
+        for Rule { name, check } in rules {
+            for actor in self.running() {
+                if let Err(words) = self.run(check(actor.peer())) {
+                    panic!("{name:?} does not hold at {}: {words}", actor.name());
+                }
+            }
+        }
+        self.rules.is_checking.set(false);
+    }
+
+    /// Adds a rule of the application: from now on it is checked at each peer that runs, whenever time
+    /// has passed or a call has ended. A peer that does not know a thread yet is for the rule to pass
+    /// over.
+    ///
+    /// # Panics
+    ///
+    /// Whatever lets time pass does, with the rule's name and what it says, where the rule does not hold.
+    pub fn rule<F>(&self, name: &str, check: impl Fn(Peer) -> F + 'static)
+    where
+        F: Future<Output = Result<(), String>> + 'static,
+    {
+        let rule = Rule {
+            name: name.into(),
+            check: Rc::new(move |peer| check(peer).boxed_local()),
+        };
+        self.rules.all.borrow_mut().push(rule);
+    }
+
+    /// Reduces a collection by a reducer of the application, at each peer that runs and may read, and
+    /// checks that all come to the same, which is returned. Documents come in the order of their ids.
+    ///
+    /// # Panics
+    ///
+    /// If two come to different states, a document is none of the application's, or nobody reads.
+    #[expect(
+        clippy::panic,
+        reason = "for tests: a scenario that cannot go on fails"
+    )]
+    pub fn expect_reduced<T, S>(
+        &self,
+        thread: ThreadId,
+        collection: &str,
+        reduce: impl Fn(&mut S, &DocumentId, T),
+    ) -> S
+    where
+        T: DeserializeOwned + Send + 'static,
+        S: Default + fmt::Debug + PartialEq,
+    {
+        let mut first: Option<(String, S)> = None;
+        for actor in self.threads().remove(&thread).unwrap_or_default() {
+            let (peer, name) = (actor.peer(), collection.to_owned());
+            let documents = self.run(async move {
+                let thread = peer.thread(thread).await?;
+                match thread.status().await?.role.is_some_and(Role::reads) {
+                    true => thread.collection::<T>(&name).list(None, usize::MAX).await,
+                    false => Err(Error::MayNotRead),
+                }
+            });
+            let documents = match documents {
+                Ok(documents) => documents,
+                Err(Error::MayNotRead | Error::NotSyncedYet(_)) => continue,
+                Err(error) => panic!("{} does not show {collection}: {error:?}", actor.name()),
+            };
+            let mut state = S::default();
+            for (id, document) in documents {
+                reduce(&mut state, &id, document);
+            }
+            match &first {
+                None => first = Some((actor.name().to_owned(), state)),
+                Some((other, expected)) => assert_eq!(
+                    state,
+                    *expected,
+                    "{} and {other} reduce {collection} to different states",
+                    actor.name()
+                ),
+            }
+        }
+        match first {
+            Some((_, state)) => state,
+            None => panic!("nobody who runs reads {thread}"),
         }
     }
 

@@ -70,6 +70,8 @@ pub struct RunOptions {
     pub without: BTreeSet<Fault>,
     /// How many actions of applications there are at most.
     pub actions_max: u64,
+    /// Whether applications write other words, of the same lengths.
+    pub has_other_words: bool,
 }
 
 impl RunOptions {
@@ -83,6 +85,7 @@ impl RunOptions {
             peers: None,
             without: BTreeSet::new(),
             actions_max: u64::MAX,
+            has_other_words: false,
         }
     }
 
@@ -144,6 +147,10 @@ pub struct Outcome {
     pub faults: BTreeMap<&'static str, u64>,
     /// How often each method was called and did as asked.
     pub calls: BTreeMap<&'static str, u64>,
+    /// How often peers told of each kind of event.
+    pub events: BTreeMap<&'static str, u64>,
+    /// What somebody saw who carried all messages and read none, as a hash.
+    pub shape: TraceHash,
     /// How often each invariant was checked.
     pub checked: BTreeMap<u8, u64>,
     /// What did not hold.

@@ -10,11 +10,13 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use leno::{Card, Error, Peer, Role, TextError, Thread, ThreadId, Ticket};
+use leno::{Card, Error, Event, Peer, Quota, Role, TextError, Thread, ThreadId, Ticket};
+use leno_threads_core::sync::SyncError;
 use leno_threads_core::thread::AppendError;
 
 use crate::dice::Dice;
 use crate::ledger::{Broken, Entry, Ledger};
+use crate::tap::Heard;
 use crate::world::is_expected_of_a_disk;
 pub(crate) use document::SONGS;
 pub(crate) use watch::Watcher;
@@ -43,6 +45,31 @@ pub(crate) struct Model {
     pub(crate) shown: BTreeSet<String>,
     /// How many threads and grants each machine made: what others may rest on.
     pub(crate) governed: BTreeMap<usize, u64>,
+    /// How many bytes of a thread replicators keep.
+    pub(crate) quota: Option<u64>,
+    /// Who keeps no more than that of which thread, once it is known that this holds.
+    pub(crate) limited: BTreeMap<(usize, usize), Option<Limit>>,
+    /// How often peers told of each kind of event.
+    pub(crate) events: BTreeMap<&'static str, u64>,
+}
+
+/// How much of a thread a machine keeps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    /// What it was told to keep.
+    pub(crate) quota: Quota,
+    /// What it kept before.
+    pub(crate) before: u64,
+}
+
+impl Limit {
+    /// 39: what is wrong with keeping so many bytes of data, and in all.
+    pub(crate) fn exceeded_by(&self, (data, all): (u64, u64)) -> Option<String> {
+        let (bytes, with_governance) = (self.quota.bytes, self.quota.governance_bytes());
+        let is_good = data <= bytes.max(self.before) && all <= with_governance.max(self.before);
+        let what = format!("keeps {data} bytes of data and {all} in all, and may keep {bytes}");
+        (!is_good).then_some(what)
+    }
 }
 
 /// A thread, as it is known outside of the peers.
@@ -147,6 +174,12 @@ impl Model {
                 member.is_joined &= durable.is_some();
             }
         }
+        // What it was told to keep may be lost with the disk; or not.
+        let limited = self
+            .limited
+            .iter_mut()
+            .filter(|((of, _), _)| *of == machine);
+        limited.for_each(|(_, limit)| *limit = None);
         self.cards.retain(|(of, _)| *of != machine);
         self.offers.retain(|offer| offer.to != machine);
     }
@@ -269,10 +302,11 @@ impl Call {
     }
 
     /// Listens to what the peer tells by itself, until it ends.
-    pub(crate) async fn listen(self, judge: impl Fn(&leno::Event) -> Option<Broken>) {
+    pub(crate) async fn listen(self, heard: Heard, judge: impl Fn(&Event) -> Option<Broken>) {
         let Some(mut events) = self.end("events", self.peer.events().await) else {
             return;
         };
+        heard.listens(true);
         // Whoever listens must not keep the peer running.
         let Self {
             model,
@@ -281,11 +315,61 @@ impl Call {
         } = self;
         drop(peer);
         while let Some(event) = events.next().await {
+            if let Event::Progress {
+                peer, to_receive, ..
+            } = &event
+            {
+                heard.told(*peer, *to_receive);
+            } else if matches!(event, Event::Lagged { .. }) {
+                heard.listens(false);
+            }
+            *model
+                .borrow_mut()
+                .events
+                .entry(kind_of(&event))
+                .or_default() += 1;
             model.borrow_mut().shown.insert(format!("{event:?}"));
             if let Some(broken) = judge(&event) {
                 model.borrow_mut().breaks(machine, broken);
             }
         }
+    }
+}
+
+/// What an event is of, for the totals.
+fn kind_of(event: &Event) -> &'static str {
+    if let Event::Refused { error, .. } = event {
+        return match &**error {
+            SyncError::NotProven { .. } => "refused a proof",
+            SyncError::Signal { .. } => "refused a signal",
+            SyncError::Range { .. } => "refused a range",
+            SyncError::Wrap { .. } => "refused a wrap",
+            SyncError::NoBranch { .. } => "refused a branch",
+            SyncError::Malformed { .. } => "refused what is no message",
+            SyncError::OutOfTurn { .. } => "refused out of turn",
+            SyncError::TooMany { .. } | SyncError::TooManyLogs { .. } => "refused too many",
+            SyncError::WrongGenesis { .. } => "refused a genesis",
+            SyncError::Store(_) => "store",
+            _ => "refused something else",
+        };
+    }
+    match event {
+        Event::Connected { .. } => "connected",
+        Event::Disconnected { .. } => "disconnected",
+        Event::Discovered { .. } => "discovered",
+        Event::Admitted { .. } => "admitted",
+        Event::Progress { .. } => "progress",
+        Event::GovernanceChanged { .. } => "governance",
+        Event::KeyCame { .. } => "key",
+        Event::Waits { .. } => "waits",
+        Event::Quarantined { .. } => "quarantined",
+        Event::Forked { .. } => "forked",
+        Event::OwnLogAhead { .. } => "own log ahead",
+        Event::Documents { .. } => "documents",
+        Event::Replicated { .. } => "replicated",
+        Event::NoRoom { .. } => "no room",
+        Event::Lagged { .. } => "lagged",
+        Event::Refused { .. } | _ => "others",
     }
 }
 

@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use leno::store::StoreError;
 use leno::{Error, Peer};
 
-use crate::byzantine::Liar;
+use crate::byzantine::{Liar, Memory};
 use crate::clock::SimClock;
 use crate::counter::Counter;
 use crate::dice::Dice;
@@ -16,6 +16,7 @@ use crate::disk::{Disk, DiskFaults};
 use crate::executor::{Executor, Owner, Polled};
 use crate::machine::{Machine, MachineOptions, Power};
 use crate::network::{Conditions, Happened, SimNetwork};
+use crate::tap::{Heard, Tap};
 use crate::time::Time;
 use crate::trace::{Trace, TraceHash};
 
@@ -55,6 +56,8 @@ pub struct World {
     mailbox: Mailbox,
     order: Dice,
     trace: Trace,
+    /// What somebody sees who carries all messages and reads none.
+    shape: Trace,
     steps: u64,
     panics: Vec<String>,
 }
@@ -84,6 +87,7 @@ impl World {
             mailbox: Mailbox::default(),
             order: Dice::new(seed, "order"),
             trace: Trace::default(),
+            shape: Trace::default(),
             steps: 0,
             panics: Vec::new(),
         }
@@ -117,6 +121,13 @@ impl World {
     #[must_use]
     pub fn trace(&self) -> TraceHash {
         self.trace.hash()
+    }
+
+    /// A hash of what somebody sees who carries all messages and reads none: when there was one, on
+    /// which link, in which direction, and how long it was.
+    #[must_use]
+    pub fn shape(&self) -> TraceHash {
+        self.shape.hash()
     }
 
     /// Adds something of the caller's to the trace.
@@ -177,7 +188,8 @@ impl World {
             disk,
             clock,
             counter: options.is_counted.then(Counter::default),
-            is_liar: options.is_liar,
+            heard: Heard::default(),
+            lies: options.is_liar.then(Memory::default),
             power: Power::Off(None),
             life: 0,
             seeds,
@@ -207,11 +219,14 @@ impl World {
             .clock(machine.clock.clone())
             .seed(machine.seeds.seed());
         let endpoint = self.network.endpoint(machine.id);
-        builder = match machine.is_liar {
-            false => builder.transport(endpoint),
-            true => {
-                let lies = format!("lies/{at}/{}", machine.life);
-                builder.transport(Liar::new(endpoint, Dice::new(self.seed, &lies)))
+        builder = match machine.lies.clone() {
+            None => {
+                machine.heard = Heard::default();
+                builder.transport(Tap::new(endpoint, machine.heard.clone()))
+            }
+            Some(memory) => {
+                let dice = Dice::new(self.seed, &format!("lies/{at}/{}", machine.life));
+                builder.transport(Liar::new(endpoint, dice, &machine.disk, memory))
             }
         };
         if let Some(counter) = machine.counter.clone() {
@@ -323,8 +338,9 @@ impl World {
         let now = self.time.micros();
         match happened {
             Happened::Link(wire) => self.trace.note(b'l', &[now, *wire]),
-            Happened::Message(wire, way, digest) => {
+            Happened::Message(wire, way, digest, len) => {
                 let way = *way as u64;
+                self.shape.note(b'm', &[now, *wire, way, *len]);
                 self.trace.note(b'm', &[now, *wire, way, *digest]);
             }
             Happened::Timer(wire) => self.trace.note(b'w', &[now, *wire]),

@@ -436,7 +436,7 @@ impl Governance {
             || self
                 .grants_in_past(author, record)
                 .any(|(_, it)| it.op.role.may_grant(named.op.role));
-        if !may {
+        if !may && !bug!(RevokeNotChecked) {
             return Err(VoidReason::NotPermitted);
         }
         let mut told = record.past.clone();

@@ -332,8 +332,13 @@ impl Sealer {
 
     fn derive(suite: Suite, key: &[u8; 32], label: Label, thread: ThreadId, log: LogId) -> Self {
         let mut subkey = Zeroizing::new([0; 32]);
+        let of_log = if bug!(SubkeyShared) {
+            &thread.0
+        } else {
+            &log.0
+        };
         Hkdf::<Sha256>::new(None, key)
-            .expand(&label.message(&[&thread.0, &log.0]), &mut *subkey)
+            .expand(&label.message(&[&thread.0, of_log]), &mut *subkey)
             .expect("32 bytes are within the reach of HKDF-SHA-256");
         let cipher = match suite {
             Suite::Aes256Gcm => Cipher::Aes(Box::new(Aes256Gcm::new((&*subkey).into()))),

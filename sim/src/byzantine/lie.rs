@@ -1,8 +1,11 @@
 //! Lies in messages. Each is a case of the catalogue of faults; its number stands beside it.
 
-use leno_threads_core::sync::{AckLog, Below, HaveLog, LogName, Message, Prefix};
-use leno_threads_core::{EpochId, LogId, Run, SeatId, Seq};
+use std::collections::VecDeque;
 
+use leno_threads_core::sync::{AckLog, Below, HaveLog, LogName, Message, Prefix, Signal};
+use leno_threads_core::{EpochId, LogId, Run, SeatId, Seq, Stamp};
+
+use super::liar::Kept;
 use crate::dice::Dice;
 
 /// How often a message is repeated in a flood.
@@ -12,7 +15,7 @@ const FLOOD: usize = 40;
 const JUNK_BYTES: u64 = 200_000;
 
 /// What is sent in the place of a message: nothing, something else, or more than it.
-pub(super) fn lie(message: Vec<u8>, kept: &[Vec<u8>], dice: &mut Dice) -> Vec<Vec<u8>> {
+pub(super) fn lie(message: Vec<u8>, kept: &Kept, dice: &mut Dice) -> Vec<Vec<u8>> {
     match dice.below(10) {
         // N12: withheld.
         0 => Vec::new(),
@@ -27,7 +30,7 @@ pub(super) fn lie(message: Vec<u8>, kept: &[Vec<u8>], dice: &mut Dice) -> Vec<Ve
         3 => vec![message, junk(dice)],
         // N09: of another session or thread.
         4 => {
-            let old = dice.pick(kept).cloned();
+            let old = pick(&kept.messages, dice).cloned();
             std::iter::once(message).chain(old).collect()
         }
         // N01: twice, or a flood.
@@ -37,7 +40,7 @@ pub(super) fn lie(message: Vec<u8>, kept: &[Vec<u8>], dice: &mut Dice) -> Vec<Ve
         }
         _ => {
             let told = match Message::decode(&message) {
-                Ok(decoded) => falsify(decoded, dice),
+                Ok(decoded) => falsify(decoded, kept, dice),
                 Err(_) => Vec::new(),
             };
             if told.is_empty() { vec![message] } else { told }
@@ -67,7 +70,7 @@ fn junk(dice: &mut Dice) -> Vec<u8> {
 }
 
 /// A message that says something else than is true.
-fn falsify(message: Message<'_>, dice: &mut Dice) -> Vec<Vec<u8>> {
+fn falsify(message: Message<'_>, kept: &Kept, dice: &mut Dice) -> Vec<Vec<u8>> {
     let false_one = match message {
         // N08, N10: heads that are not there, or none.
         Message::Have {
@@ -101,7 +104,7 @@ fn falsify(message: Message<'_>, dice: &mut Dice) -> Vec<Vec<u8>> {
             log,
             first,
             runs,
-        } => return range(thread, log, first, &runs, dice),
+        } => return range((thread, log, first), &runs, kept, dice),
         // K16, K17: wraps that give no key, or are withheld.
         Message::Wraps { thread, mut wraps } => {
             for wrap in &mut wraps {
@@ -119,18 +122,26 @@ fn falsify(message: Message<'_>, dice: &mut Dice) -> Vec<Vec<u8>> {
             thread,
             records: u64::MAX,
         },
-        Message::UpToDate { thread, vectors } => Message::UpToDate {
-            thread,
-            vectors: vectors.saturating_add(dice.below(3)),
-        },
+        Message::UpToDate { thread, vectors } => {
+            let up_to_date = Message::UpToDate {
+                thread,
+                vectors: vectors.saturating_add(dice.below(3)),
+            };
+            // And somebody says something who did not.
+            let signal = Signal {
+                epoch: EpochId(dice.seed()),
+                seat: pick(&kept.proofs, dice).map_or(SeatId(dice.seed()), |(seat, _)| *seat),
+                tag: [dice.below(4) as u8; 16],
+                at: Stamp(dice.next()),
+                ttl_millis: 60_000,
+                sealed: dice.seed().to_vec(),
+                signature: stolen(kept, dice),
+            };
+            let signal = Message::Signal { thread, signal };
+            return vec![up_to_date.encode(), signal.encode()];
+        }
         // P01: somebody else's seat.
-        Message::Prove {
-            thread, signature, ..
-        } => Message::Prove {
-            thread,
-            seat: SeatId(dice.seed()),
-            signature,
-        },
+        Message::Prove { thread, .. } => return vec![unprove(thread, kept, dice)],
         // N13: threads that nobody knows.
         Message::Threads { mut tags } => {
             tags.extend((0..dice.below(1_000)).map(|it| u128::from(it).to_be_bytes()));
@@ -256,8 +267,49 @@ fn claim(logs: &mut Vec<HaveLog>, dice: &mut Dice) {
     }
 }
 
-/// Ranges elsewhere than they belong.
-fn range(thread: u32, log: LogName, first: Seq, runs: &[Run<'_>], dice: &mut Dice) -> Vec<Vec<u8>> {
+/// A proof that is none: of a seat that signed it on another link, of one that signed something else,
+/// or of one that nobody knows.
+pub(super) fn unprove(thread: u32, kept: &Kept, dice: &mut Dice) -> Vec<u8> {
+    let proof = pick(&kept.proofs, dice).copied();
+    let (seat, signature) = match (proof, dice.below(4)) {
+        (Some((seat, signature)), 0 | 1) => (seat, signature),
+        (Some((seat, _)), 2) => (seat, stolen(kept, dice)),
+        _ => (SeatId(dice.seed()), stolen(kept, dice)),
+    };
+    Message::Prove {
+        thread,
+        seat,
+        signature,
+    }
+    .encode()
+}
+
+/// What somebody signed, for whatever it was.
+fn stolen(kept: &Kept, dice: &mut Dice) -> [u8; 64] {
+    let proof = pick(&kept.proofs, dice).map(|(_, signature)| *signature);
+    let head = pick(&kept.heads, dice).copied();
+    let (first, second) = if dice.coin() {
+        (proof, head)
+    } else {
+        (head, proof)
+    };
+    first.or(second).unwrap_or([7; 64])
+}
+
+fn pick<'a, T>(items: &'a VecDeque<T>, dice: &mut Dice) -> Option<&'a T> {
+    if items.is_empty() {
+        return None;
+    }
+    items.get(dice.index(items.len()))
+}
+
+/// Ranges elsewhere than they belong, or signed by what was signed for something else.
+fn range(
+    (thread, log, first): (u32, LogName, Seq),
+    runs: &[Run<'_>],
+    kept: &Kept,
+    dice: &mut Dice,
+) -> Vec<Vec<u8>> {
     let of = |thread, log, first| {
         Message::Range {
             thread,
@@ -268,7 +320,25 @@ fn range(thread: u32, log: LogName, first: Seq, runs: &[Run<'_>], dice: &mut Dic
         .encode()
     };
     let good = of(thread, log, first);
-    match dice.below(6) {
+    match dice.below(8) {
+        // A signature of somebody else, of another purpose or place.
+        6 | 7 => {
+            let signature = stolen(kept, dice);
+            let runs: Result<Vec<_>, _> = runs
+                .iter()
+                .map(|run| Run::from_parts(run.items(), &signature))
+                .collect();
+            let runs = runs.unwrap_or_default();
+            vec![
+                Message::Range {
+                    thread,
+                    log,
+                    first,
+                    runs,
+                }
+                .encode(),
+            ]
+        }
         // K01: its signature does not hold.
         5 => vec![flip(good, dice)],
         // L01: a gap, or an overlap.

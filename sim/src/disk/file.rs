@@ -67,12 +67,14 @@ impl File {
     }
 
     /// The power goes: what was not synced may be lost, in part, or torn.
-    pub(super) fn crash(&mut self, dice: &mut Dice) {
+    /// Tells how many writes were lost, and how many torn.
+    pub(super) fn crash(&mut self, dice: &mut Dice) -> (u64, u64) {
         self.bytes.lock().is_off = true;
         // What the thread still wants to write goes nowhere.
         self.redb = None;
-        let after = self.bytes.lock().after_crash(dice);
+        let (after, lost, torn) = self.bytes.lock().after_crash(dice);
         self.bytes = Bytes::of(after);
+        (lost, torn)
     }
 
     pub(super) fn copy(&self) -> Self {
@@ -146,27 +148,30 @@ impl State {
 
     /// What is on the medium after the power went: of what was not synced nothing, all, the first of
     /// it, the first of it with a torn write, or any part.
-    fn after_crash(&self, dice: &mut Dice) -> Vec<u8> {
+    fn after_crash(&self, dice: &mut Dice) -> (Vec<u8>, u64, u64) {
         let mut bytes = self.durable.clone();
+        let (mut lost, mut torn) = (0, 0);
         let loss = dice.below(6);
         let end = dice.index(self.unsynced.len() + 1);
         for (at, change) in self.unsynced.iter().enumerate() {
             match loss {
-                0 => {}
+                0 => lost += 1,
                 1 => apply(&mut bytes, change),
                 2 | 3 if at < end => apply(&mut bytes, change),
-                3 if at == end => tear(
-                    &mut bytes,
-                    change,
-                    &mut |sector, dice| sector == 0 || dice.coin(),
-                    dice,
-                ),
+                3 if at == end => {
+                    torn += 1;
+                    let reaches = &mut |sector, dice: &mut Dice| sector == 0 || dice.coin();
+                    tear(&mut bytes, change, reaches, dice);
+                }
                 4 if dice.coin() => apply(&mut bytes, change),
-                5 => tear(&mut bytes, change, &mut |_, dice| dice.coin(), dice),
-                _ => {}
+                5 => {
+                    torn += 1;
+                    tear(&mut bytes, change, &mut |_, dice| dice.coin(), dice);
+                }
+                _ => lost += 1,
             }
         }
-        bytes
+        (bytes, lost, torn)
     }
 }
 

@@ -74,14 +74,14 @@ impl Rows {
         }
     }
 
-    /// The power goes.
+    /// The power goes. Tells how many writes were lost, and how many torn.
     #[cfg_attr(
         not(feature = "redb"),
         expect(unused_variables, reason = "rows lose nothing")
     )]
-    pub(super) fn crash(&mut self, dice: &mut Dice) {
+    pub(super) fn crash(&mut self, dice: &mut Dice) -> (u64, u64) {
         match self {
-            Self::Memory(_) => {}
+            Self::Memory(_) => (0, 0),
             #[cfg(feature = "redb")]
             Self::File(file) => file.crash(dice),
         }
@@ -90,25 +90,28 @@ impl Rows {
     /// A copy of everything.
     pub(super) fn copy(&self) -> Self {
         match self {
-            Self::Memory(rows) => Self::Memory(copy(rows)),
+            Self::Memory(rows) => Self::Memory(match rows.view() {
+                Ok(view) => copy(&*view),
+                // Memory does not fail.
+                Err(_) => MemoryStore::new(),
+            }),
             #[cfg(feature = "redb")]
             Self::File(file) => Self::File(Box::new(file.copy())),
         }
     }
 }
 
-fn copy(rows: &MemoryStore) -> MemoryStore {
+/// Copies all rows that a picture shows, as far as it reads.
+pub(super) fn copy(view: &dyn View) -> MemoryStore {
     let mut batch = Batch::new();
-    if let Ok(view) = rows.view() {
-        for table in Table::ALL {
-            let mut put = |key: &[u8], value: &[u8]| {
-                batch.put(table, key.to_vec(), value.to_vec());
-                ControlFlow::Continue(())
-            };
-            let (from, to) = (Bound::Unbounded, Bound::Unbounded);
-            // Memory does not fail.
-            drop(view.scan(table, from, to, Direction::Forward, &mut put));
-        }
+    for table in Table::ALL {
+        let mut put = |key: &[u8], value: &[u8]| {
+            batch.put(table, key.to_vec(), value.to_vec());
+            ControlFlow::Continue(())
+        };
+        let (from, to) = (Bound::Unbounded, Bound::Unbounded);
+        // What is looked at here does not fail.
+        drop(view.scan(table, from, to, Direction::Forward, &mut put));
     }
     let copy = MemoryStore::new();
     drop(copy.commit(batch).now_or_never());

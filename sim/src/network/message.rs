@@ -98,6 +98,7 @@ impl State {
     /// Puts a message on its way.
     fn dispatch(&mut self, wire: WireId, way: usize, ends: (PeerId, PeerId), bytes: Vec<u8>) {
         if self.silent.contains(&ends) {
+            self.counts.silenced += 1;
             self.hold(wire, way, ends, bytes);
             return;
         }
@@ -111,6 +112,7 @@ impl State {
             losses += 1;
         }
         let is_lost = losses == attempts;
+        self.counts.resent += u64::from(losses > 0 && !is_lost);
         let now = self.time.micros();
         let Some(it) = self.way_mut(wire, way) else {
             return;
@@ -120,6 +122,7 @@ impl State {
         }
         let micros = (bytes.len() as u64).saturating_mul(1_000_000);
         let transmission = rate.map_or(0, |rate| micros.checked_div(rate).unwrap_or(u64::MAX));
+        let is_slowed = rate.is_some() && it.sent_at > now;
         it.sent_at = it.sent_at.max(now).saturating_add(transmission);
         it.arrives_at = it.arrives_at.max(it.sent_at.saturating_add(latency));
         let at = it.arrives_at;
@@ -131,6 +134,7 @@ impl State {
             }
             return;
         }
+        self.counts.slowed += u64::from(is_slowed);
         match self.breaches.get(&ends).copied() {
             Some(breach) => self.violate(wire, way, ends, (at, bytes), breach),
             None => self.plan(at, Action::Deliver { wire, way, bytes }),
@@ -146,35 +150,33 @@ impl State {
         (mut at, mut bytes): (u64, Vec<u8>),
         breach: Breach,
     ) {
-        let before = self.counts.breaches;
         if self.dice.chance(breach.corrupt_per_million) {
             corrupt(&mut bytes, &mut self.dice);
-            self.counts.breaches += 1;
+            self.counts.corrupted += 1;
         }
         if self.dice.chance(breach.reorder_per_million) {
             at = at.saturating_add(self.dice.magnitude(&(1_000..=5_000_000)));
-            self.counts.breaches += 1;
+            self.counts.reordered += 1;
         }
         if self.dice.chance(breach.duplicate_per_million) {
             let again = at.saturating_add(self.dice.magnitude(&(1..=1_000_000)));
             let bytes = bytes.clone();
             self.plan(again, Action::Deliver { wire, way, bytes });
-            self.counts.breaches += 1;
+            self.counts.duplicated += 1;
         }
         if self.dice.chance(breach.replay_per_million) {
             // What was kept before may be of a link that is over.
             let old = self.replays.insert(ends, bytes.clone());
             if let Some(bytes) = old {
                 self.plan(at, Action::Deliver { wire, way, bytes });
-                self.counts.breaches += 1;
+                self.counts.replayed += 1;
             }
         }
         if self.dice.chance(breach.drop_per_million) {
-            self.counts.breaches += 1;
+            self.counts.dropped += 1;
         } else {
             self.plan(at, Action::Deliver { wire, way, bytes });
         }
-        debug_assert!(self.counts.breaches >= before);
     }
 
     pub(super) fn deliver(&mut self, wire: WireId, way: usize, bytes: Vec<u8>) {
@@ -221,6 +223,7 @@ impl State {
         if it.senders.is_empty() {
             it.is_watched = false;
         } else if taken == seen {
+            self.counts.stalled += 1;
             self.end(wire, way, DisconnectReason::Stalled { millis });
             let detail = "cut by the peer, for which this side took nothing".to_owned();
             self.end(wire, 1 - way, DisconnectReason::Lost { detail });

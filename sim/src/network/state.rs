@@ -54,8 +54,24 @@ pub struct Counts {
     pub bytes: u64,
     /// Messages that were lost for good, each of which ended its link.
     pub lost: u64,
-    /// Messages that were harmed in violation of the contract.
-    pub breaches: u64,
+    /// Messages that were lost once at least, and sent again.
+    pub resent: u64,
+    /// Messages that waited for a line that is slow.
+    pub slowed: u64,
+    /// Messages that waited for the end of a silence.
+    pub silenced: u64,
+    /// Messages whose bytes were changed in violation of the contract.
+    pub corrupted: u64,
+    /// Messages that arrived twice.
+    pub duplicated: u64,
+    /// Messages that others overtook.
+    pub reordered: u64,
+    /// Messages that arrived on a later link.
+    pub replayed: u64,
+    /// Messages that were left out.
+    pub dropped: u64,
+    /// Links that ended because one side took nothing.
+    pub stalled: u64,
     /// Links that ended without anybody's wish.
     pub broken: u64,
 }
@@ -65,8 +81,9 @@ pub struct Counts {
 pub(crate) enum Happened {
     /// A link came about, was refused, or ended at one end.
     Link(u64),
-    /// A message arrived, or was dropped on arrival: the link, the way, a digest of the bytes.
-    Message(u64, usize, u64),
+    /// A message arrived, or was dropped on arrival: the link, the way, a digest of the bytes, and their
+    /// number.
+    Message(u64, usize, u64, u64),
     /// A look at a queue, or a message that was late.
     Timer(u64),
 }
@@ -190,9 +207,9 @@ impl State {
                 Happened::Link(wire)
             }
             Action::Deliver { wire, way, bytes } => {
-                let digest = digest(&bytes);
+                let (digest, len) = (digest(&bytes), bytes.len() as u64);
                 self.deliver(wire, way, bytes);
-                Happened::Message(wire, way, digest)
+                Happened::Message(wire, way, digest, len)
             }
             Action::End { wire, end, reason } => {
                 self.end(wire, end, reason);

@@ -9,8 +9,9 @@ use super::Failure;
 use super::run::{Run, members};
 use crate::byzantine::seats_of;
 use crate::catalogue::{Check, catalogue};
-use crate::evidence::Sight;
-use crate::ledger::{LEDGER, MIRROR};
+use crate::dice::Dice;
+use crate::evidence::{OwnRecords, Sight};
+use crate::ledger::{Broken, LEDGER, MIRROR};
 use crate::network::address_of;
 use crate::workload::SONGS;
 
@@ -32,6 +33,7 @@ impl Run {
         self.unequal();
         self.look_at_all();
         self.calm();
+        self.meet_liar()?;
         self.level_alone()?;
         let until = self.world.micros().saturating_add(LEVEL_MICROS);
         let steps = self.world.steps().saturating_add(LEVEL_STEPS);
@@ -111,12 +113,75 @@ impl Run {
             let wait = Duration::from_secs(120);
             let report = self.ask(at, async move |peer| peer.sync_once(wait).await)?;
             // Nobody comes level with a liar.
-            let is_alone = self.plan.byzantine().is_none();
+            let is_alone =
+                self.plan.byzantine().is_none() && self.model.borrow().limited.is_empty();
             if is_alone && !report.as_ref().is_some_and(leno::SyncReport::is_complete) {
                 return Ok(Some(format!("machine {at}: {report:?}")));
             }
         }
         Ok(self.unequal())
+    }
+
+    /// Connects honest machines to the one that lies: what it forged and where its logs part is to
+    /// reach them, and only then are they looked at.
+    fn meet_liar(&mut self) -> Result<(), Failure> {
+        let Some(liar) = self.plan.byzantine() else {
+            return Ok(());
+        };
+        let mut dice = Dice::new(self.options.seed, "meeting");
+        // Those that were off are on by then.
+        self.wait(1_000_000)?;
+        (0..=dice.below(2)).for_each(|_| self.forge(liar, &mut dice));
+        self.world.start(liar);
+        self.wait(1_000_000)?;
+        if let Some(machine) = self.world.machine(liar) {
+            machine.disk().back_up();
+        }
+        self.listen_to(liar, &mut dice)?;
+        if dice.coin() {
+            self.crash(liar);
+            if let Some(machine) = self.world.machine(liar) {
+                machine.disk().restore();
+            }
+            self.world.start(liar);
+            self.wait(1_000_000)?;
+            self.listen_to(liar, &mut dice)?;
+        }
+        Ok(())
+    }
+
+    /// Has honest machines connect to the one that lies, which then writes.
+    fn listen_to(&mut self, liar: usize, dice: &mut Dice) -> Result<(), Failure> {
+        let machine = self.world.machine(liar);
+        let Some(address) = machine.and_then(|it| address_of(it.id())) else {
+            return Ok(());
+        };
+        self.call(liar, "resume", async |call| call.resume().await);
+        let sharing = (0..liar).filter(|at| self.shares_with(*at, liar));
+        for at in sharing.collect::<Vec<_>>() {
+            let address = address.clone();
+            self.ask(at, async |peer| peer.resume().await)?;
+            self.ask(at, async move |peer| peer.connect(&address).await)?;
+        }
+        self.wait(2_000_000)?;
+        let threads = self.model.borrow().threads_of(liar, Role::writes);
+        for thread in threads {
+            for _ in 0..=dice.below(3) {
+                let dice = Dice::new(dice.next(), "action");
+                self.call(liar, "write", async move |call| {
+                    call.write(thread, dice).await
+                });
+                self.wait(500_000)?;
+            }
+        }
+        self.wait(5_000_000)
+    }
+
+    /// Whether both are members of a thread.
+    fn shares_with(&self, at: usize, other: usize) -> bool {
+        let model = self.model.borrow();
+        let mut members = model.threads.iter().map(|it| &it.members);
+        members.any(|it| it.contains_key(&at) && it.contains_key(&other))
     }
 
     /// Connects who shares a thread; returns them, or who is not to be reached.
@@ -182,7 +247,6 @@ impl Run {
             for (at, frontier) in frontiers {
                 if let Some((other, expected)) = &first
                     && frontier != *expected
-                    && !self.evidence.has_forks
                 {
                     return Some(format!(
                         "machines {other} and {at} differ in thread {number}"
@@ -211,6 +275,21 @@ impl Run {
             let what = format!("the store of machine {at} does not open: {error:?}");
             self.evidence.unopened.push(what);
         }
+        // 11: peers showed more of an own log, so somebody else may go on with it.
+        let lost = self
+            .seats
+            .get(at)
+            .map(|it| &it.lost)
+            .filter(|it| !it.is_empty());
+        let now = lost.and_then(|_| disk.inspect(|view| OwnRecords::read(view, id)).ok());
+        if let (Some(lost), Some(Ok(now))) = (lost, now)
+            && let Some(log) = lost.gone_on_with(&now)
+        {
+            let what = format!("machine {at} goes on with log {log}, of which others showed more");
+            let invariant = 11;
+            let broken = Broken { invariant, what };
+            self.model.borrow_mut().broken.push(broken);
+        }
     }
 
     /// Collects what all members show.
@@ -235,6 +314,7 @@ impl Run {
         }
         self.evidence.sights = sights;
         self.probe();
+        self.compare_taps();
         self.compare_watchers();
         self.check()?;
         self.evidence.calls_under_way = self.model.borrow().under_way.clone();

@@ -95,6 +95,7 @@ impl Run {
     pub(super) fn probe(&mut self) {
         let mut dice = Dice::new(self.options.seed, "probe");
         self.evidence.probe.doubtful = self.evidence.heads.doubtful.clone();
+        self.evidence.probe.liars = self.evidence.heads.distrusted.clone();
         for at in 0..self.seats.len() {
             let Some(machine) = self.world.machine(at) else {
                 continue;
@@ -112,10 +113,53 @@ impl Run {
             }
             self.evidence.probe.texts(&peer.unwrap_or_default());
         }
+        for (what, count) in self.evidence.probe.counts.clone() {
+            *self.struck.entry(what).or_default() += count;
+        }
         let model = self.model.borrow();
+        for ((at, thread), limit) in &model.limited {
+            let (Some(limit), Some(thread)) = (limit, model.threads.get(*thread)) else {
+                continue;
+            };
+            let kept = self.evidence.probe.kept.get(&(*at, thread.id)).copied();
+            if let Some(what) = limit.exceeded_by(kept.unwrap_or_default()) {
+                let invariant = 39;
+                let what = format!("machine {at}: {what}");
+                self.evidence.probe.broken.push(Broken { invariant, what });
+            }
+        }
         for text in &model.shown {
             self.evidence.probe.texts(text);
         }
+    }
+
+    /// Looks at what went over the transports of honest machines.
+    fn compare_taps_of(&self, at: usize) -> Vec<Broken> {
+        let Some(machine) = self.world.machine(at).filter(|it| it.lies.is_none()) else {
+            return Vec::new();
+        };
+        // Who lies, a transport that has a defect, and branches of a log make peers let ranges go.
+        // So does a clock that holds back the record that opens a log.
+        let loud = [
+            Fault::Breach,
+            Fault::Skew,
+            Fault::Drift,
+            Fault::Jump,
+            Fault::Unset,
+        ];
+        let counts_all = self.plan.byzantine().is_none()
+            && !loud.iter().any(|it| self.plan.has(*it))
+            && !self.evidence.has_forks;
+        let untold = counts_all.then(|| machine.heard.untold()).flatten();
+        untold.into_iter().chain(machine.heard.queued()).collect()
+    }
+
+    /// See above.
+    pub(super) fn compare_taps(&mut self) {
+        let broken: Vec<Broken> = (0..self.seats.len())
+            .flat_map(|at| self.compare_taps_of(at))
+            .collect();
+        self.model.borrow_mut().broken.extend(broken);
     }
 
     /// Compares what watchers know with what shows.

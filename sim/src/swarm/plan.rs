@@ -23,6 +23,8 @@ pub struct Plan {
     pub action_every: u64,
     /// How many steps there are with faults.
     pub steps_with_faults: u64,
+    /// How many bytes of a thread a replicator keeps, if that is bounded.
+    pub quota: Option<u64>,
 }
 
 impl Plan {
@@ -43,10 +45,13 @@ impl Plan {
         if faults.contains_key(&Fault::Byzantine) {
             faults.remove(&Fault::UncountedCopy);
         }
+        let has_quota = faults.contains_key(&Fault::SmallQuota);
+        let quota = Dice::new(options.seed, "quota").magnitude(&(300..=5_000));
         Self {
             peers: options.peers.unwrap_or(drawn),
             faults,
             action_every,
+            quota: has_quota.then_some(quota),
             steps_with_faults: match options.profile {
                 Profile::Liveness => options.steps / 2,
                 Profile::Safety | Profile::Calm => options.steps,

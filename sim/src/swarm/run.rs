@@ -9,11 +9,12 @@ use leno_threads_core::thread::ReceiveError;
 
 use super::strike::Due;
 use super::{Failure, Outcome, Plan, RunOptions};
+use crate::byzantine::Memory;
 use crate::dice::Dice;
 use crate::disk::DiskKind;
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, OwnRecords};
 use crate::fault::Fault;
-use crate::ledger::Broken;
+use crate::ledger::{Broken, use_other_words};
 use crate::machine::{MachineOptions, Power};
 use crate::workload::{Call, Kept, Model, store_of};
 use crate::world::{World, is_expected_of_a_disk};
@@ -61,6 +62,8 @@ pub(super) struct Seat {
     pub(super) copied: Option<Copied>,
     /// Its disk was put back to an older state at some time.
     pub(super) was_put_back: bool,
+    /// What it had written of its own logs and then lost with its disk.
+    pub(super) lost: OwnRecords,
 }
 
 /// What is known of a copy of a disk.
@@ -76,6 +79,7 @@ pub(super) struct Copied {
 
 impl Run {
     pub(crate) fn new(options: &RunOptions) -> Result<Self, Error> {
+        use_other_words(options.has_other_words);
         let plan = Plan::draw(options);
         let mut world = World::new(options.seed);
         let mut seats = Vec::new();
@@ -108,7 +112,11 @@ impl Run {
             checked: BTreeMap::new(),
             actions: 0,
         };
-        run.model.borrow_mut().byzantine = run.plan.byzantine();
+        {
+            let mut model = run.model.borrow_mut();
+            model.byzantine = run.plan.byzantine();
+            model.quota = run.plan.quota;
+        }
         run.begin();
         Ok(run)
     }
@@ -118,10 +126,26 @@ impl Run {
         let failure = self.go().and_then(|()| self.end()).err();
         let network = self.world.network().counts();
         let mut faults = self.struck;
-        faults.insert("lost messages", network.lost);
-        faults.insert("breaches", network.breaches);
+        faults.extend([
+            ("messages lost", network.lost),
+            ("messages sent again", network.resent),
+            ("messages slowed by a line", network.slowed),
+            ("messages held by a silence", network.silenced),
+            ("messages corrupted", network.corrupted),
+            ("messages doubled", network.duplicated),
+            ("messages reordered", network.reordered),
+            ("messages replayed", network.replayed),
+            ("messages left out", network.dropped),
+            ("links stalled", network.stalled),
+        ]);
         for machine in self.world.machines() {
+            for (what, count) in machine.lies.iter().flat_map(Memory::counts) {
+                *faults.entry(what).or_default() += count;
+            }
             let disk = machine.disk().counts();
+            *faults.entry("writes lost in a crash").or_default() += disk.writes_lost;
+            *faults.entry("writes torn in a crash").or_default() += disk.writes_torn;
+            *faults.entry("commits without room").or_default() += disk.full;
             *faults.entry("failed commits").or_default() += disk.failed;
             *faults.entry("commits lost in a crash").or_default() += disk.lost;
             *faults.entry("commits kept in a crash").or_default() += disk.kept;
@@ -134,6 +158,8 @@ impl Run {
             micros: self.world.micros(),
             faults,
             calls: self.model.borrow().done.clone(),
+            events: self.model.borrow().events.clone(),
+            shape: self.world.shape(),
             checked: self.checked,
             failure,
         }
@@ -194,6 +220,7 @@ impl Run {
             });
         }
         self.look_after();
+        self.listen_to_liars();
         let broken = self.model.borrow_mut().broken.pop();
         match broken {
             None => Ok(()),
@@ -202,6 +229,23 @@ impl Run {
                 step,
                 what,
             }),
+        }
+    }
+
+    /// 44: no honest machine took a signature for what it is not.
+    fn listen_to_liars(&mut self) {
+        // What a transport repeats of an earlier link says nothing of what it was told on this one.
+        if self.plan.has(Fault::Breach) {
+            return;
+        }
+        let liar = self.plan.byzantine().and_then(|at| self.world.machine(at));
+        let broken = liar
+            .and_then(|it| it.lies.as_ref())
+            .map(Memory::take_broken);
+        for what in broken.into_iter().flatten() {
+            let invariant = 44;
+            let broken = Broken { invariant, what };
+            self.model.borrow_mut().broken.push(broken);
         }
     }
 
@@ -247,11 +291,15 @@ impl Run {
         if self.work.below(3) != 0 {
             let allowed = Allowed {
                 forks: self.plan.has(Fault::UncountedCopy) || self.plan.has(Fault::Byzantine),
-                copies: self.plan.has(Fault::StaleCopy) || self.plan.has(Fault::UncountedCopy),
+                // Where starts are counted, a copy is noticed before anybody shows more of its log.
+                copies: self.plan.has(Fault::UncountedCopy) || self.plan.has(Fault::Byzantine),
                 breaches: self.plan.has(Fault::Breach) || self.plan.has(Fault::Byzantine),
             };
+            let heard = self.world.machine(at).map(|it| it.heard.clone());
+            let heard = heard.unwrap_or_default();
             self.background(at, async move |call| {
-                call.listen(move |event| allowed.judge(at, event)).await;
+                call.listen(heard, move |event| allowed.judge(at, event))
+                    .await;
             });
         }
     }
@@ -361,7 +409,9 @@ impl Run {
     fn grow(&mut self, at: usize, dice: &Dice) -> bool {
         let mut model = self.model.borrow_mut();
         let offer = model.offers.iter().position(|offer| offer.to == at);
-        if let Some(which) = offer.filter(|_| self.work.below(4) != 0) {
+        // What a machine that lies does is seen by those only with whom it shares something.
+        let is_eager = model.byzantine == Some(at);
+        if let Some(which) = offer.filter(|_| self.work.below(4) != 0 || is_eager) {
             let offer = model.offers.swap_remove(which);
             drop(model);
             self.call(at, "join", async move |call| call.join(offer).await);
@@ -376,7 +426,7 @@ impl Run {
         }
         let is_outside = model.threads.iter().any(|it| !it.members.contains_key(&at));
         let has_card = model.cards.iter().any(|(of, _)| *of == at);
-        if is_outside && !has_card && self.work.below(3) != 0 {
+        if is_outside && !has_card && (self.work.below(3) != 0 || is_eager) {
             drop(model);
             self.call(at, "card", async |call| call.card().await);
             return true;
@@ -458,7 +508,11 @@ fn is_nobodys_fault(error: &SyncError) -> bool {
     let SyncError::Range { source, .. } = error else {
         return false;
     };
-    matches!(source, ReceiveError::Gap { .. })
+    // Nor is it anybody's that there is no room here.
+    matches!(
+        source,
+        ReceiveError::Gap { .. } | ReceiveError::OverQuota { .. }
+    )
 }
 
 /// Why a driver ended, if that is a defect.
@@ -491,6 +545,8 @@ pub(super) fn members(run: &Run, thread: usize) -> BTreeSet<usize> {
     joined
         .map(|(at, _)| *at)
         .filter(|at| run.plan.byzantine() != Some(*at))
+        // Whoever has no room for more is not level, and says so.
+        .filter(|at| !model.limited.contains_key(&(*at, thread)))
         .filter(|at| {
             run.seats
                 .get(*at)

@@ -2,12 +2,14 @@
 
 use std::ops::RangeInclusive;
 
-use leno::PeerId;
+use leno::{PeerId, SeatId};
+use leno_threads_core::LogId;
 
 use super::run::{Copied, Run};
-use crate::byzantine::forge;
+use crate::byzantine::{forge, seats_of};
 use crate::dice::Dice;
 use crate::disk::DiskFaults;
+use crate::evidence::OwnRecords;
 use crate::fault::Fault;
 use crate::network::{Breach, Conditions};
 use crate::world::World;
@@ -218,6 +220,7 @@ impl Run {
             | Fault::Drift
             | Fault::SlowDisk
             | Fault::LateJoin
+            | Fault::SmallQuota
             | Fault::File => return false,
         }
         true
@@ -238,7 +241,7 @@ impl Run {
             network.silence(a, b);
             self.plan_after(lasts, Due::Unsilence(a, b));
         } else if fault == Fault::Breach {
-            let mut share = || u32::try_from(dice.magnitude(&(1_000..=300_000))).unwrap_or(0);
+            let mut share = || u32::try_from(dice.magnitude(&(20_000..=300_000))).unwrap_or(0);
             let breach = Breach {
                 corrupt_per_million: share(),
                 duplicate_per_million: share(),
@@ -277,8 +280,19 @@ impl Run {
             Some(copied) if copied.governed == governed && is_noticed(&copied) => {
                 seat.was_put_back = true;
                 self.crash(at);
+                let before = self.own_records(at);
+                let mut control = self.control_logs(at);
                 if let Some(machine) = self.world.machine(at) {
                     machine.disk().restore();
+                }
+                let after = self.own_records(at);
+                if is_uncounted {
+                    control.extend(self.control_logs(at));
+                    let logs = before.logs().chain(after.logs()).chain(control);
+                    self.evidence.heads.doubt(logs);
+                }
+                if let Some(seat) = self.seats.get_mut(at) {
+                    seat.lost = before.without(after);
                 }
                 self.evidence.heads.put_back(at);
                 let mut model = self.model.borrow_mut();
@@ -308,28 +322,60 @@ impl Run {
         true
     }
 
+    /// The control logs of a machine.
+    fn control_logs(&self, at: usize) -> Vec<LogId> {
+        let Some(machine) = self.world.machine(at) else {
+            return Vec::new();
+        };
+        let (disk, id) = (machine.disk(), machine.id());
+        let seats = disk.inspect(|view| seats_of(view, id)).and_then(|it| it);
+        let seats = seats.unwrap_or_default().into_values();
+        seats.map(SeatId::control_log).collect()
+    }
+
+    /// What is durable on a machine of its own data logs.
+    fn own_records(&self, at: usize) -> OwnRecords {
+        let Some(machine) = self.world.machine(at) else {
+            return OwnRecords::default();
+        };
+        let (disk, id) = (machine.disk(), machine.id());
+        // A store that does not open is told of elsewhere.
+        let read = disk.inspect(|view| OwnRecords::read(view, id));
+        read.and_then(|it| it).unwrap_or_default()
+    }
+
     /// A machine goes on from a copy of itself, or with records that it forged.
     fn strike_byzantine(&mut self, at: usize, dice: &mut Dice) -> bool {
+        if self.model.borrow().threads_of(at, |_| true).is_empty() {
+            return false;
+        }
         let Some(machine) = self.world.machine(at) else {
             return false;
         };
-        let (disk, id) = (machine.disk().clone(), machine.id());
-        match dice.below(3) {
+        let disk = machine.disk().clone();
+        match dice.below(4) {
             0 => disk.back_up(),
             1 => {
                 self.crash(at);
                 disk.restore();
             }
-            _ => {
-                self.crash(at);
-                let forged = disk.inspect(|view| forge(view, id, dice));
-                if let Ok(Ok(batch)) = forged {
-                    // Its own store may fail as any other.
-                    drop(disk.write(batch));
-                }
-            }
+            _ => self.forge(at, dice),
         }
         true
+    }
+
+    /// Has a machine go on with records that it forged.
+    pub(super) fn forge(&mut self, at: usize, dice: &mut Dice) {
+        self.crash(at);
+        let Some(machine) = self.world.machine(at) else {
+            return;
+        };
+        let (disk, id) = (machine.disk().clone(), machine.id());
+        let forged = disk.inspect(|view| forge(view, id, dice));
+        if let Ok(Ok(batch)) = forged {
+            // Its own store may fail as any other.
+            drop(disk.write(batch));
+        }
     }
 
     /// A machine leaves for good, with what it did not tell anybody.
@@ -349,7 +395,7 @@ impl Run {
         true
     }
 
-    fn crash(&mut self, at: usize) {
+    pub(super) fn crash(&mut self, at: usize) {
         self.world.crash(at);
         // Whom not to trust is to be known first.
         if let Some(liar) = self.plan.byzantine() {

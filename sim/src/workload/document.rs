@@ -7,7 +7,7 @@ use leno::{DocumentId, Error, FieldChange, FieldEdit, Ipld, Transaction};
 
 use super::{Call, lock, store_of};
 use crate::dice::Dice;
-use crate::ledger::{Entry, LEDGER, MIRROR, Note};
+use crate::ledger::{Entry, LEDGER, MIRROR, Note, word};
 
 /// The collection that everybody edits.
 pub(crate) const SONGS: &str = "songs";
@@ -177,14 +177,14 @@ fn song_id(dice: &mut Dice) -> Option<DocumentId> {
 /// The songs that everybody edits, as they are in the beginning.
 pub(crate) fn songs() -> Vec<(DocumentId, Ipld)> {
     let id = |number| DocumentId::natural(format!("psalm {number}")).ok();
-    let title = Ipld::String("verse".to_owned());
+    let title = Ipld::String(word().to_owned());
     let song = Ipld::Map(BTreeMap::from([("title".to_owned(), title)]));
     let songs = (0..SONGS_EDITED).filter_map(|it| Some((id(it)?, song.clone())));
     songs.collect()
 }
 
 fn text(dice: &mut Dice) -> Ipld {
-    Ipld::String(format!("verse {}", dice.below(9)))
+    Ipld::String(format!("{} {}", word(), dice.below(9)))
 }
 
 /// One of a few, so that one is added here while it is removed there.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use leno::{Definition, Fields, Role, Strategy};
+use leno::{Definition, Fields, Quota, Role, Strategy};
 
 use super::document::{SONGS, songs};
-use super::{Call, Member, Offer, ThreadModel};
+use super::{Call, Limit, Member, Offer, ThreadModel};
 use crate::dice::Dice;
 
 impl Call {
@@ -55,13 +55,21 @@ impl Call {
                 return;
             };
             let own = thread.members.get(&self.machine).map(|it| it.role);
-            let role = super::role(&mut dice);
+            let role = match model.quota {
+                // Only they have one.
+                Some(_) if dice.coin() => Role::Replicator,
+                _ => super::role(&mut dice),
+            };
             if !own.is_some_and(|own| own.may_grant(role)) {
                 return;
             }
-            let waiting = model.cards.iter();
             let is_new = |to: &usize| !thread.members.contains_key(to);
-            let Some(which) = waiting.into_iter().position(|(to, _)| is_new(to)) else {
+            let place = |test: &dyn Fn(&usize) -> bool| {
+                let mut waiting = model.cards.iter();
+                waiting.position(|(to, _)| is_new(to) && test(to))
+            };
+            let liar = place(&|to| model.byzantine == Some(*to));
+            let Some(which) = liar.or_else(|| place(&|_| true)) else {
                 return;
             };
             let (to, card) = model.cards.swap_remove(which);
@@ -97,10 +105,34 @@ impl Call {
         }
     }
 
+    /// Bounds how much of a thread is kept here, if that is part of the run.
+    async fn bound(&self, at: usize, thread: &leno::Thread) {
+        let place = (self.machine, at);
+        let Some(bytes) = self.model.borrow().quota else {
+            return;
+        };
+        // From now on nobody knows whether it has room for all.
+        self.model.borrow_mut().limited.insert(place, None);
+        let quota = Quota {
+            bytes,
+            ..Quota::default()
+        };
+        let bounded = self.end("set_quota", thread.set_quota(Some(quota)).await);
+        let status = thread.status().await;
+        if let (Some(()), Ok(status)) = (bounded, status) {
+            let before = status.bytes;
+            let limit = Limit { quota, before };
+            self.model.borrow_mut().limited.insert(place, Some(limit));
+        }
+    }
+
     /// Joins a thread by a ticket.
     pub(crate) async fn join(self, offer: Offer) {
         let joined = self.end("join", self.peer.join(&offer.ticket).await);
         let is_joined = joined.is_some();
+        if let Some(thread) = joined.filter(|_| offer.role == Role::Replicator) {
+            self.bound(offer.thread, &thread).await;
+        }
         let mut model = self.model.borrow_mut();
         if let Some(thread) = model.threads.get_mut(offer.thread) {
             let role = offer.role;

@@ -1,9 +1,11 @@
 //! Scenarios that are told, rather than drawn.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use leno::Role;
+use leno::{Ipld, Role};
 use leno_sim::{Conditions, DiskFaults, MachineOptions, Scenario};
+use serde::{Deserialize, Serialize};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -70,6 +72,75 @@ impl Patient for leno_sim::Actor {
         // The driver goes on trying.
         drop(world.run(async move { peer.connect(&address).await }));
     }
+}
+
+/// A rule that does not hold stops the scenario where it is broken, at the peer that breaks it.
+#[test]
+#[should_panic(expected = "\"a song has a key\" does not hold at bob")]
+fn rules_of_applications_are_checked_whenever_time_passes() {
+    let world = Scenario::new(5);
+    let (alice, bob) = (world.peer("alice"), world.peer("bob"));
+    let band = alice.creates("band");
+    alice.invites(band, &bob, Role::Writer);
+    world.expect_level();
+    world.rule("a song has a key", move |peer| async move {
+        let thread = peer.thread(band).await.map_err(|it| it.to_string())?;
+        let songs = thread.collection::<Ipld>("songs").list(None, 100).await;
+        let songs = songs.map_err(|it| it.to_string())?;
+        match songs
+            .iter()
+            .all(|(_, song)| matches!(song.get("key"), Ok(Some(_))))
+        {
+            true => Ok(()),
+            false => Err(format!("{songs:?}")),
+        }
+    });
+    alice.writes(band, "songs", "psalm 1", &[("key", "G")]);
+    world.expect_level();
+    world.partition(&alice, &bob);
+    bob.writes(band, "songs", "psalm 2", &[("tempo", "slow")]);
+}
+
+/// A reducer of an application's own op type: the last move of each piece on a board counts, and the
+/// moves are in no order but that of their numbers.
+#[test]
+fn reducers_of_applications_come_to_the_same_everywhere() {
+    #[derive(Serialize, Deserialize)]
+    struct Move {
+        number: u64,
+        piece: String,
+        to: u64,
+    }
+    let world = Scenario::new(6);
+    let players = ["alice", "bob", "carol"].map(|name| world.peer(name));
+    let [alice, bob, carol] = &players;
+    let game = alice.creates("game");
+    alice.invites(game, bob, Role::Writer);
+    alice.invites(game, carol, Role::Reader);
+    world.conditions(modem(100_000));
+    for number in 0..6 {
+        let actor = if number % 2 == 0 { alice } else { bob };
+        let (piece, to) = (format!("piece {}", number % 3), number * 10);
+        let peer = actor.peer();
+        let inserted = world.run(async move {
+            let moves = peer.thread(game).await?.collection::<Move>("moves");
+            moves.insert(&Move { number, piece, to }).await
+        });
+        inserted.unwrap();
+    }
+    bob.crashes();
+    bob.starts();
+    world.expect_level();
+    type Board = BTreeMap<String, (u64, u64)>;
+    let board: Board = world.expect_reduced(game, "moves", |board: &mut Board, _, it: Move| {
+        let place = board.entry(it.piece).or_default();
+        *place = (it.number, it.to).max(*place);
+    });
+    let of = |piece: &str, number| (piece.to_owned(), (number, number * 10));
+    assert_eq!(
+        board,
+        Board::from([of("piece 0", 3), of("piece 1", 4), of("piece 2", 5)])
+    );
 }
 
 #[test]

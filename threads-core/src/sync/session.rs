@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hmac::{Hmac, KeyInit, Mac};
-use leno_crdt_codec::{LogId, Seq};
+use leno_crdt_codec::{LogId, Seq, bug};
 use leno_identity::{Label, VerifyingKey};
 use sha2::Sha256;
 
@@ -220,7 +220,9 @@ impl Session {
 
     /// What a seat signs to show that it is at this end of the channel.
     pub(super) fn statement(&self, thread: ThreadId, own: bool) -> Option<Vec<u8>> {
-        let binding = self.binding()?;
+        let binding = self
+            .binding()
+            .map(|it| if bug!(ProofNotBound) { [0; 32] } else { it })?;
         Some(Label::SESSION_PROOF.message(&[&binding, &thread.0, &self.side(own)]))
     }
 

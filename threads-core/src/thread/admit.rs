@@ -414,6 +414,18 @@ impl Thread {
         self.forked.get(log).is_some_and(|from| *from <= seq)
     }
 
+    /// Places of proven forks at which a record that waits says that they part, below where the proof
+    /// does: two peers that talk about the newest records find a place where the branches differ, and
+    /// they may part before it.
+    pub(crate) fn lower_forks(&self) -> impl Iterator<Item = (LogId, Seq)> + '_ {
+        self.logs.values().filter_map(|log| match log.parked {
+            Some(Parked::Fork(it)) if self.is_forked(&it.log) => {
+                (!self.is_forked_at(&it.log, it.seq)).then_some((it.log, it.seq))
+            }
+            _ => None,
+        })
+    }
+
     /// Tells whether a log was proven to have two branches.
     pub(crate) fn is_forked(&self, log: &LogId) -> bool {
         self.forked.contains_key(log)

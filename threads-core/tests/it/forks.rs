@@ -81,6 +81,68 @@ fn forks_are_proven_at_equal_and_at_different_heights() {
     }
 }
 
+/// Bob wrote after he had seen `3`, and nobody who holds the other branch asked about so low a place.
+#[test]
+fn records_that_name_the_beginning_of_a_branch_come_in() {
+    let ([mut alice, mut bob, mut carol], mut mallory) = ([1, 2, 3].map(Peer::new), Peer::new(9));
+    let id = alice.create();
+    for peer in [&mut bob, &mut carol, &mut mallory] {
+        alice.seat(peer, id, Role::Writer);
+        sync(&mut alice, peer);
+    }
+    sync(&mut alice, &mut bob);
+    sync(&mut alice, &mut carol);
+    mallory.write_many(id, ["1", "2"]);
+    let mut twin = Peer::new(9);
+    twin.store = backup(&mallory.store);
+    twin.restart();
+    mallory.write(id, "3");
+    sync(&mut mallory, &mut bob);
+    bob.write(id, "after 3");
+    for text in ["4", "5", "6"] {
+        mallory.write(id, text);
+    }
+    sync(&mut mallory, &mut bob);
+    for text in ["3'", "4'", "5'", "6'"] {
+        twin.write(id, text);
+    }
+    sync(&mut twin, &mut carol);
+    // The vectors differ at 6, so that is what is asked about first; and the answer takes longer than
+    // what Bob wrote.
+    let mut slow = Vec::new();
+    connect(&mut carol, &mut bob);
+    talk_through(&mut carol, &mut bob, |message| {
+        let asks = matches!(Message::decode(&message), Ok(Message::Question { .. }));
+        if !asks && slow.is_empty() {
+            return Some(message);
+        }
+        slow.push(message);
+        None
+    });
+    assert!(!slow.is_empty());
+    for message in slow {
+        bob.receive(carol.key, &message).unwrap();
+    }
+    talk(&mut carol, &mut bob);
+    let log = mallory.thread(id).own_log().unwrap();
+    let texts: Vec<_> = carol.reads(id).into_iter().map(|it| it.2).collect();
+    assert!(texts.contains(&"after 3".to_owned()), "{texts:?}");
+    let own = bob.thread(id).own_log().unwrap();
+    let of_bob = carol.thread(id).log(&own).unwrap();
+    assert_eq!((of_bob.admitted, of_bob.parked), (of_bob.tip.seq, None));
+    assert!(
+        proofs(&carol, id)
+            .iter()
+            .all(|it| it.log() == log && it.seq() == 3)
+    );
+    assert!(
+        carol.errors.is_empty() && bob.errors.is_empty(),
+        "{:?} {:?}",
+        carol.errors,
+        bob.errors
+    );
+}
+
 #[test]
 fn nothing_less_than_two_branches_is_a_proof() {
     let ([_, mut bob, mut carol], id, log) = forked(2, 2);

@@ -11,7 +11,7 @@ use crate::fork::Branch;
 use crate::store::StoreError;
 use crate::sync::error::SyncError;
 use crate::sync::slot::Slot;
-use crate::thread::Opened;
+use crate::thread::{Opened, Thread};
 use crate::{Header, SignedHead, ThreadId};
 
 /// Most questions that a peer may ask about one thread in a session: an answer is long.
@@ -73,10 +73,21 @@ impl Step<'_, '_> {
             signature,
         };
         let theirs = Branch { head, headers };
+        let was_forked = thread.is_forked(&log);
         if !thread.find_fork(self.view, log, asked, theirs, self.changes)? {
-            return Err(error);
+            // Of two branches it holds the one that is here, which is nobody's fault.
+            return if was_forked { Ok(()) } else { Err(error) };
         }
-        Ok(self.after_fork(id, log)?)
+        self.after_fork(id, log)?;
+        // Ever lower places, so this comes to an end.
+        let thread = self.replica.thread(&id);
+        let lower = thread.into_iter().flat_map(Thread::lower_forks);
+        let lower: Vec<_> = lower
+            .filter(|(of, from)| *of == log && *from < asked)
+            .collect();
+        self.matched(id)?.ask_about(lower);
+        self.wake(id);
+        Ok(())
     }
 
     /// Gives up a log that was proven to have two branches if it is the own one, and lets in what

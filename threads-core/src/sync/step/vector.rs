@@ -30,7 +30,12 @@ impl Step<'_, '_> {
             .filter(|thread| thread.wraps_digest() == wraps)
             .map(Thread::wraps_kept);
         let knows_peer = self.knows_peer(id);
-        let (differing, level_logs) = self.judge(id, logs)?;
+        let (mut differing, level_logs) = self.judge(id, logs)?;
+        if knows_peer {
+            // Who was asked before may not have had the branch that is waited for.
+            let thread = self.replica.thread(&id);
+            differing.extend(thread.into_iter().flat_map(Thread::lower_forks));
+        }
         let matched = self.matched(id)?;
         // What it did not keep when it was sent here may have come to it from others since.
         for (log, seq) in level_logs {
