@@ -8,6 +8,7 @@
 
 mod attack;
 mod bundle;
+mod bytes;
 mod clock;
 mod convergence;
 mod cut;
