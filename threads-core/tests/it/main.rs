@@ -19,6 +19,7 @@ mod governance;
 mod hostile;
 mod labels;
 mod limits;
+mod many;
 mod multiformats;
 mod pack;
 mod parked;
