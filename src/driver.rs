@@ -233,15 +233,18 @@ impl Driver {
             while let Some(Some(done)) = self.tasks.next().now_or_never() {
                 inputs.push(Input::Done(done));
             }
-            for _ in 0..NET_EVENTS_MAX {
-                if net.is_terminated() {
-                    break;
-                }
+            let mut left = NET_EVENTS_MAX;
+            while left > 0 && !net.is_terminated() {
                 let Some(Some(event)) = (&mut net).now_or_never() else {
                     break;
                 };
                 inputs.push(Input::Net(event));
                 net = next_event(transport.clone());
+                left -= 1;
+            }
+            if left == 0 {
+                // A flood never ends by itself, and what others send may come by a task of this thread.
+                yield_once().await;
             }
             let now = self.clock.now_millis();
             if self.wake_millis().is_some_and(|at| at <= now) {

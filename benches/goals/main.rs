@@ -10,6 +10,7 @@ mod floor;
 mod live;
 mod merge;
 mod stock;
+mod sync;
 mod wire;
 
 use std::path::Path;
@@ -21,7 +22,7 @@ use leno_benches::report::Report;
 /// One group of lines.
 type Goal = fn(&Path, &mut Report) -> Outcome;
 
-const GOALS: [(&str, Goal); 7] = [
+const GOALS: [(&str, Goal); 8] = [
     ("1", catchup::run),
     ("2", append::run),
     ("3", disk::run),
@@ -29,6 +30,7 @@ const GOALS: [(&str, Goal); 7] = [
     ("5", wire::run),
     ("6", live::run),
     ("7", cold::run),
+    ("8", sync::run),
 ];
 
 fn main() -> ExitCode {

@@ -430,13 +430,18 @@ pub fn runs(rows: &[(Seq, Vec<u8>)]) -> Outcome<Vec<(Seq, Run<'_>)>> {
 ///
 /// If a message is refused or a store fails.
 pub fn sync(a: &mut Peer, b: &mut Peer) -> Outcome {
+    begin(a, b);
+    talk(a, b, |_| {})
+}
+
+/// Connects two peers anew.
+pub fn begin(a: &mut Peer, b: &mut Peer) {
     let (key_a, key_b) = (a.key, b.key);
-    for (from, to) in [(key_a, &mut *b), (key_b, &mut *a)] {
+    for (from, to) in [(key_a, b), (key_b, a)] {
         to.replica.disconnected(&from);
         let Peer { replica, rng, .. } = to;
         replica.connected(from, rng);
     }
-    talk(a, b, |_| {})
 }
 
 /// Lets two connected peers talk until both are silent, and shows what goes from `a` to `b`.
@@ -445,16 +450,31 @@ pub fn sync(a: &mut Peer, b: &mut Peer) -> Outcome {
 ///
 /// As [`sync`].
 pub fn talk(a: &mut Peer, b: &mut Peer, mut show: impl FnMut(&[u8])) -> Outcome {
+    let is_shown = |is_from_a, message: &[u8]| {
+        if is_from_a {
+            show(message);
+        }
+    };
+    exchange(a, b, is_shown)
+}
+
+/// As [`talk`], and shows what goes either way, and whether it comes from `a`.
+///
+/// # Errors
+///
+/// As [`sync`].
+pub fn exchange(a: &mut Peer, b: &mut Peer, mut show: impl FnMut(bool, &[u8])) -> Outcome {
     for _ in 0..MESSAGES_MAX {
         let (to_b, to_a) = (a.poll(b.key)?, b.poll(a.key)?);
         if to_a.is_none() && to_b.is_none() {
             return Ok(());
         }
         if let Some(message) = to_b {
-            show(&message);
+            show(true, &message);
             b.handle(a.key, &message)?;
         }
         if let Some(message) = to_a {
+            show(false, &message);
             a.handle(b.key, &message)?;
         }
     }

@@ -11,6 +11,17 @@
 //! cargo +nightly fuzz run message -- -max_total_time=600
 //! cargo test --no-default-features                # the targets over their seeds, changed at random
 //! ```
+//!
+//! Where there is no nightly compiler, a stable one does the same if it is told that it may
+//! (`-O -a`: optimised, with assertions and checks of overflow, under the address sanitizer):
+//!
+//! ```sh
+//! RUSTC_BOOTSTRAP=1 cargo fuzz build -O -a
+//! RUSTC_BOOTSTRAP=1 cargo fuzz run -O -a session -- -max_total_time=600 -rss_limit_mb=2048 -timeout=25 -max_len=4096
+//! ```
+//!
+//! `-max_len` is 4096 for scripts and short texts, 16384 for what holds records, 65536 for messages. What
+//! breaks a target is made small (`cargo fuzz tmin`), mended, and kept as a test of the crate that decodes it.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::panic, reason = "a panic is how a target tells")]

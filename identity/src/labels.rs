@@ -83,14 +83,10 @@ registry! {
     FRAME_SUBKEY = "frame-subkey";
     /// The MAC that yields the salt of what is sealed once.
     ONE_TIME_SALT = "one-time-salt";
-    /// The key of what is sealed once: segments and the heads that name them.
+    /// The key of what is sealed once: segments and the heads that name them, parts of bundles, signals.
     ONE_TIME_SEALING = "one-time-sealing";
     /// The hash of service key and thread that names a thread's place on a shared store.
     SHARED_PLACE = "shared-place";
-    /// The key of a part of a bundle or of a signal, each of which has one of its own.
-    PART_SEALING = "part-sealing";
-    /// The key, made from a device's nonce secret, of the MAC that yields the salts of such keys.
-    PART_SALT = "part-salt";
     /// The MAC under the service key that names a thread in one bundle.
     BUNDLE_TAG = "bundle-tag";
     /// The key, derived from the service key, that the parts of a bundle are sealed under.

@@ -19,6 +19,7 @@ mod example_store;
 mod example_transport;
 mod facade;
 mod failing;
+mod flood;
 mod kill;
 #[cfg(feature = "ws")]
 mod networks;

@@ -74,7 +74,6 @@ mod header;
 mod id;
 mod keys;
 mod now;
-mod once;
 mod run;
 mod seal;
 pub mod segment;

@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::{EpochId, ThreadId};
+pub(crate) use once::OncePlace;
 pub use once::{OnceKind, SEALED_ONCE_BYTES, open_once, seal_once};
 
 /// Bytes that sealing adds.
@@ -212,21 +213,16 @@ impl fmt::Debug for ServiceKey {
 pub struct NonceSecret {
     // Keyed once: the two inner hash states are copied per record instead of rebuilt.
     mac: Hmac<Sha256>,
-    /// For the salts of sealings that are made once.
-    salts: Hmac<Sha256>,
 }
 
 impl NonceSecret {
     /// Takes the 32 bytes of the device's nonce secret.
     #[must_use]
     pub fn new(secret: &[u8; 32]) -> Self {
-        let keyed = |label: Label| {
-            let key = Zeroizing::new(label.hash(&[secret]));
-            <Hmac<Sha256> as KeyInit>::new_from_slice(&*key).expect("HMAC takes any key length")
-        };
+        let key = Zeroizing::new(Label::NONCE.hash(&[secret]));
+        let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(&*key);
         Self {
-            mac: keyed(Label::NONCE),
-            salts: keyed(Label::PART_SALT),
+            mac: mac.expect("HMAC takes any key length"),
         }
     }
 
@@ -240,16 +236,6 @@ impl NonceSecret {
             *to = from;
         }
         nonce
-    }
-
-    /// The salt of a sealing whose key is made once, hedged as nonces are.
-    pub(crate) fn salt(
-        &self,
-        context: &[u8],
-        plaintext: &[u8],
-        rng: &mut dyn CryptoRng,
-    ) -> [u8; 32] {
-        hedge(self.salts.clone(), context, plaintext, rng)
     }
 }
 

@@ -57,6 +57,7 @@ mod peer_id;
 pub mod testing;
 mod transport;
 mod transports;
+mod turns;
 
 pub use address::{ADDRESS_BYTES_MAX, Address, AddressError};
 pub use backoff::Backoff;

@@ -1,9 +1,10 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::turns::Turns;
 use crate::{Address, DisconnectReason, Event, LinkId, MESSAGE_BYTES_MAX, PeerId, TransportError};
 
 /// What a queued message occupies besides its bytes, so that empty ones count.
@@ -19,8 +20,9 @@ const UNREAD_DISCOVERIES_MAX: usize = 256;
 /// [`Transport`](crate::Transport).
 ///
 /// It keeps the clauses of the contract that are the same on every network: a peer has one live link,
-/// ids count up, each link is reported in order and once, nothing is reported after its end, and the
-/// queue is bounded in bytes. Everything else is the transport's: finding and proving who is there,
+/// ids count up, each link is reported in order and once, nothing is reported after its end, the queue
+/// is bounded in bytes, and no peer fills it or keeps others waiting: each has its share of the room,
+/// and they are read in turns, about as many bytes of each. Everything else is the transport's: finding and proving who is there,
 /// carrying bytes, cutting links that stall.
 ///
 /// # Examples
@@ -50,8 +52,10 @@ struct State {
     is_closed: bool,
     links_made: u64,
     live: BTreeMap<LinkId, PeerId>,
-    events: VecDeque<Event>,
+    events: Turns,
     queued_bytes: usize,
+    /// The same by link, but for those with nothing.
+    queued_of: BTreeMap<LinkId, usize>,
     unread_links: usize,
     unread_discoveries: usize,
     readers: Vec<Waker>,
@@ -74,7 +78,8 @@ pub(crate) fn wait(waiting: &mut Vec<Waker>, cx: &Context<'_>) {
 }
 
 impl Links {
-    /// No links yet. At most `queue_bytes` of messages wait to be read, or one message, however long.
+    /// No links yet. At most `queue_bytes` of messages wait to be read, an equal share of each live link;
+    /// one message of each link always may, however long it is.
     #[must_use]
     pub fn new(queue_bytes: usize) -> Self {
         Self {
@@ -149,12 +154,17 @@ impl Links {
         };
         let cost = message.as_deref().map_or(0, cost);
         let queued_bytes = state.queued_bytes.saturating_add(cost);
-        if state.queued_bytes > 0 && queued_bytes > self.queue_bytes {
+        let of_link = state.queued_of.get(&link).copied().unwrap_or_default();
+        let of_link_after = of_link.saturating_add(cost);
+        // Somebody else's flood shall not keep out a peer, nor its long message.
+        let share = self.queue_bytes / state.live.len().max(1);
+        if of_link > 0 && (queued_bytes > self.queue_bytes || of_link_after > share) {
             wait(&mut state.senders, cx);
             return Poll::Pending;
         }
         let bytes = message.take().unwrap_or_default();
         state.queued_bytes = queued_bytes;
+        state.queued_of.insert(link, of_link_after);
         state.report(Event::Message { from, link, bytes });
         Poll::Ready(true)
     }
@@ -202,14 +212,14 @@ impl Links {
         if state.is_closed {
             return Poll::Ready(None);
         }
-        let Some(event) = state.events.pop_front() else {
+        let Some(event) = state.events.pop() else {
             wait(&mut state.readers, cx);
             return Poll::Pending;
         };
         match &event {
             Event::Connected { .. } => state.unread_links -= 1,
-            Event::Message { bytes, .. } => {
-                state.queued_bytes -= cost(bytes);
+            Event::Message { link, bytes, .. } => {
+                state.took(*link, cost(bytes));
                 wake(&mut state.senders);
             }
             Event::Discovered { .. } => state.unread_discoveries -= 1,
@@ -244,8 +254,18 @@ impl State {
         live.map(|(link, _)| *link)
     }
 
+    fn took(&mut self, link: LinkId, cost: usize) {
+        self.queued_bytes -= cost;
+        if let Some(of_link) = self.queued_of.get_mut(&link) {
+            *of_link -= cost;
+            if *of_link == 0 {
+                self.queued_of.remove(&link);
+            }
+        }
+    }
+
     fn report(&mut self, event: Event) {
-        self.events.push_back(event);
+        self.events.push(event);
         wake(&mut self.readers);
     }
 }
@@ -305,16 +325,50 @@ mod tests {
         let links = Links::new(1000);
         let (alice, bob) = (links.begin(ALICE).unwrap(), links.begin(BOB).unwrap());
         assert!(block_on(links.deliver(alice, vec![0; 5000])), "one fits");
-        let mut waiting = pin!(links.deliver(alice, vec![1; 500]));
-        let mut ending = pin!(links.deliver(bob, vec![2; 500]));
+        assert!(block_on(links.deliver(bob, vec![0; 5000])), "one of each");
+        let mut waiting = pin!(links.deliver(alice, vec![1; 400]));
+        let mut ending = pin!(links.deliver(bob, vec![2; 400]));
         assert!(poll(waiting.as_mut()).is_pending());
         assert!(poll(ending.as_mut()).is_pending());
         links.end(bob, hung_up());
         assert_eq!(poll(ending.as_mut()), Poll::Ready(false));
-        for _ in 0..3 {
+        for _ in 0..5 {
             assert!(block_on(links.next()).is_some());
         }
         assert_eq!(poll(waiting.as_mut()), Poll::Ready(true));
+    }
+
+    /// Mallory always has more to say than there is room for. Alice has her share of the room all the
+    /// same, for long messages too, and is read as much as she is.
+    #[test]
+    fn flood_leaves_others_their_share() {
+        const MALLORY: PeerId = PeerId([9; 32]);
+        for (alices, mallorys) in [(250, 0), (250, 20_000), (20_000, 0), (20_000, 20_000)] {
+            let links = Links::new(100_000);
+            let flood = links.begin(MALLORY).unwrap();
+            let flooded = || poll(pin!(links.deliver(flood, vec![9; mallorys]))).is_ready();
+            let alice = links.begin(ALICE).unwrap();
+            while flooded() {}
+            let (mut read, mut bytes) = ([0; 2], [0; 2]);
+            let mut at = 0_u32;
+            while at < 2_000 {
+                while flooded() {}
+                while poll(pin!(links.deliver(alice, vec![1; alices]))).is_ready() {}
+                if let Some(Event::Message {
+                    from, bytes: it, ..
+                }) = block_on(links.next())
+                {
+                    read[usize::from(from == MALLORY)] += 1;
+                    bytes[usize::from(from == MALLORY)] += it.len().max(4 << 10);
+                    at += 1;
+                }
+            }
+            let [alice, mallory] = bytes;
+            assert!(
+                10 * alice >= 9 * mallory,
+                "{read:?} {bytes:?} of {alices}, {mallorys}"
+            );
+        }
     }
 
     #[test]

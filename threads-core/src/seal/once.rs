@@ -1,4 +1,5 @@
-//! Sealing what is sealed once: segments and heads on storage that somebody else may own.
+//! Sealing what is sealed once: segments and heads on storage that somebody else may own, parts of
+//! bundles, signals.
 //!
 //! Many writers hold the one key and know nothing of each other, so no counter and no random nonce of
 //! 12 bytes would keep them apart. Each sealing has a key of its own instead, derived from the shared
@@ -33,6 +34,10 @@ pub enum OnceKind {
     Segment,
     /// The heads of a thread on a shared store.
     Heads,
+    /// A part of a bundle.
+    Part,
+    /// A signal.
+    Signal,
 }
 
 impl OnceKind {
@@ -40,6 +45,8 @@ impl OnceKind {
         match self {
             Self::Segment => "segment",
             Self::Heads => "heads",
+            Self::Part => "part",
+            Self::Signal => "signal",
         }
     }
 }
@@ -51,7 +58,8 @@ impl OnceKind {
 /// `suite: 1 byte | salt: 32 | commitment: 32 | ciphertext | tag: 16`. Key and commitment are the 64
 /// bytes of HKDF-SHA-256 of the service key with the salt, info = labelled message
 /// `one-time-sealing` of kind, thread, suite. The nonce is zero, and there is no associated data: all
-/// that places the bytes is in the key.
+/// that places the bytes is in the key. (Parts of bundles and signals have keys of their own, and
+/// associated data.)
 ///
 /// # Security
 ///
@@ -87,26 +95,12 @@ pub fn seal_once(
     secret: &NonceSecret,
     rng: &mut dyn CryptoRng,
 ) -> Vec<u8> {
-    let salt = salt(thread, kind, plaintext, secret, rng);
-    let keys = Keys::derive(suite, key, thread, kind, &salt);
-    let mut sealed = Vec::with_capacity(plaintext.len() + SEALED_ONCE_BYTES);
-    sealed.push(number(suite));
-    sealed.extend_from_slice(&salt);
-    sealed.extend_from_slice(&keys.commitment);
-    let start = sealed.len();
-    sealed.extend_from_slice(plaintext);
-    let body = InOutBuf::from(sealed.get_mut(start..).unwrap_or_default());
-    let nonce = Nonce::from([0; NONCE_BYTES]);
-    let tag = match suite {
-        Suite::Aes256Gcm => {
-            Aes256Gcm::new((&*keys.key).into()).encrypt_inout_detached(&nonce, &[], body)
-        }
-        Suite::ChaCha20Poly1305 => {
-            ChaCha20Poly1305::new((&*keys.key).into()).encrypt_inout_detached(&nonce, &[], body)
-        }
+    let place = OncePlace {
+        kind,
+        thread,
+        context: &[],
     };
-    sealed.extend_from_slice(&tag.expect("it is far shorter than the limit of the AEAD"));
-    sealed
+    place.seal(suite, key.expose(), plaintext, secret, rng)
 }
 
 /// Opens what [`seal_once`] sealed, and tells under which suite.
@@ -120,57 +114,112 @@ pub fn open_once(
     kind: OnceKind,
     sealed: &[u8],
 ) -> Result<(Suite, Vec<u8>), OpenError> {
-    let (number, rest) = sealed.split_first().ok_or(OpenError)?;
-    let suite = Suite::from_number(u64::from(*number)).ok_or(OpenError)?;
-    let (salt, rest) = rest.split_first_chunk::<SALT_BYTES>().ok_or(OpenError)?;
-    let (commitment, rest) = rest
-        .split_first_chunk::<COMMITMENT_BYTES>()
-        .ok_or(OpenError)?;
-    let (body, tag) = rest.split_last_chunk::<TAG_BYTES>().ok_or(OpenError)?;
-    let keys = Keys::derive(suite, key, thread, kind, salt);
-    if !bool::from(keys.commitment.ct_eq(commitment)) {
-        return Err(OpenError);
-    }
-    let mut plaintext = body.to_vec();
-    let buffer = InOutBuf::from(plaintext.as_mut_slice());
-    let (nonce, tag) = (Nonce::from([0; NONCE_BYTES]), Tag::from(*tag));
-    let opened = match suite {
-        Suite::Aes256Gcm => {
-            let cipher = Aes256Gcm::new((&*keys.key).into());
-            cipher.decrypt_inout_detached(&nonce, &[], buffer, &tag)
-        }
-        Suite::ChaCha20Poly1305 => {
-            let cipher = ChaCha20Poly1305::new((&*keys.key).into());
-            cipher.decrypt_inout_detached(&nonce, &[], buffer, &tag)
-        }
+    let place = OncePlace {
+        kind,
+        thread,
+        context: &[],
     };
-    opened.map_err(|_| OpenError)?;
-    Ok((suite, plaintext))
+    place.open(key.expose(), sealed)
+}
+
+/// Where something is sealed once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OncePlace<'a> {
+    pub(crate) kind: OnceKind,
+    pub(crate) thread: ThreadId,
+    /// Authenticated beside it.
+    pub(crate) context: &'a [u8],
+}
+
+impl OncePlace<'_> {
+    /// As [`seal_once`], under any key that is for this alone.
+    pub(crate) fn seal(
+        self,
+        suite: Suite,
+        key: &[u8; 32],
+        plaintext: &[u8],
+        secret: &NonceSecret,
+        rng: &mut dyn CryptoRng,
+    ) -> Vec<u8> {
+        let salt = self.salt(plaintext, secret, rng);
+        let keys = Keys::derive(suite, key, self, &salt);
+        let context = self.context;
+        let mut sealed = Vec::with_capacity(plaintext.len() + SEALED_ONCE_BYTES);
+        sealed.push(number(suite));
+        sealed.extend_from_slice(&salt);
+        sealed.extend_from_slice(&keys.commitment);
+        let start = sealed.len();
+        sealed.extend_from_slice(plaintext);
+        let body = InOutBuf::from(sealed.get_mut(start..).unwrap_or_default());
+        let nonce = Nonce::from([0; NONCE_BYTES]);
+        let tag = match suite {
+            Suite::Aes256Gcm => {
+                Aes256Gcm::new((&*keys.key).into()).encrypt_inout_detached(&nonce, context, body)
+            }
+            Suite::ChaCha20Poly1305 => ChaCha20Poly1305::new((&*keys.key).into())
+                .encrypt_inout_detached(&nonce, context, body),
+        };
+        sealed.extend_from_slice(&tag.expect("it is far shorter than the limit of the AEAD"));
+        sealed
+    }
+
+    /// Opens what was sealed at this place, and tells under which suite.
+    pub(crate) fn open(self, key: &[u8; 32], sealed: &[u8]) -> Result<(Suite, Vec<u8>), OpenError> {
+        let (number, rest) = sealed.split_first().ok_or(OpenError)?;
+        let suite = Suite::from_number(u64::from(*number)).ok_or(OpenError)?;
+        let (salt, rest) = rest.split_first_chunk::<SALT_BYTES>().ok_or(OpenError)?;
+        let (commitment, rest) = rest
+            .split_first_chunk::<COMMITMENT_BYTES>()
+            .ok_or(OpenError)?;
+        let (body, tag) = rest.split_last_chunk::<TAG_BYTES>().ok_or(OpenError)?;
+        let keys = Keys::derive(suite, key, self, salt);
+        if !bool::from(keys.commitment.ct_eq(commitment)) {
+            return Err(OpenError);
+        }
+        let mut plaintext = body.to_vec();
+        let buffer = InOutBuf::from(plaintext.as_mut_slice());
+        let (nonce, tag) = (Nonce::from([0; NONCE_BYTES]), Tag::from(*tag));
+        let opened = match suite {
+            Suite::Aes256Gcm => {
+                let cipher = Aes256Gcm::new((&*keys.key).into());
+                cipher.decrypt_inout_detached(&nonce, self.context, buffer, &tag)
+            }
+            Suite::ChaCha20Poly1305 => {
+                let cipher = ChaCha20Poly1305::new((&*keys.key).into());
+                cipher.decrypt_inout_detached(&nonce, self.context, buffer, &tag)
+            }
+        };
+        opened.map_err(|_| OpenError)?;
+        Ok((suite, plaintext))
+    }
+
+    fn salt(
+        self,
+        plaintext: &[u8],
+        secret: &NonceSecret,
+        rng: &mut dyn CryptoRng,
+    ) -> [u8; SALT_BYTES] {
+        let mut random = [0; 32];
+        rng.fill_bytes(&mut random);
+        let (text, context) = (Sha256::digest(plaintext), Sha256::digest(self.context));
+        let parts: [&[u8]; 5] = [
+            self.kind.name().as_bytes(),
+            &self.thread.0,
+            &text,
+            &random,
+            &context,
+        ];
+        // One key for two contexts would be as bad as for two plaintexts: the tags would give it away.
+        let length = 4 + usize::from(!self.context.is_empty());
+        let mut mac = secret.mac.clone();
+        // Longer than what a nonce is made of, so the two never meet under the one secret.
+        mac.update(&Label::ONE_TIME_SALT.message(parts.get(..length).unwrap_or(&parts)));
+        mac.finalize().into_bytes().into()
+    }
 }
 
 fn number(suite: Suite) -> u8 {
     u8::try_from(suite.number()).expect("suites have small numbers")
-}
-
-fn salt(
-    thread: ThreadId,
-    kind: OnceKind,
-    plaintext: &[u8],
-    secret: &NonceSecret,
-    rng: &mut dyn CryptoRng,
-) -> [u8; SALT_BYTES] {
-    let mut random = [0; 32];
-    rng.fill_bytes(&mut random);
-    let parts: [&[u8]; 4] = [
-        kind.name().as_bytes(),
-        &thread.0,
-        &Sha256::digest(plaintext),
-        &random,
-    ];
-    let mut mac = secret.mac.clone();
-    // Longer than what a nonce is made of, so the two never meet under the one secret.
-    mac.update(&Label::ONE_TIME_SALT.message(&parts));
-    mac.finalize().into_bytes().into()
 }
 
 /// What one sealing has for itself.
@@ -180,16 +229,11 @@ struct Keys {
 }
 
 impl Keys {
-    fn derive(
-        suite: Suite,
-        key: &ServiceKey,
-        thread: ThreadId,
-        kind: OnceKind,
-        salt: &[u8; SALT_BYTES],
-    ) -> Self {
-        let parts: [&[u8]; 3] = [kind.name().as_bytes(), &thread.0, &[number(suite)]];
+    fn derive(suite: Suite, key: &[u8; 32], place: OncePlace<'_>, salt: &[u8; SALT_BYTES]) -> Self {
+        let name = place.kind.name().as_bytes();
+        let parts: [&[u8]; 3] = [name, &place.thread.0, &[number(suite)]];
         let mut derived = Zeroizing::new([0; 64]);
-        Hkdf::<Sha256>::new(Some(salt), key.expose())
+        Hkdf::<Sha256>::new(Some(salt), key)
             .expand(&Label::ONE_TIME_SEALING.message(&parts), &mut *derived)
             .expect("64 bytes are within the reach of HKDF-SHA-256");
         let mut keys = Self {
@@ -253,6 +297,48 @@ mod tests {
             assert!(!opens(&sealed[..length]), "{length} bytes");
         }
         assert!(!opens(&[&sealed[..], &[0]].concat()));
+    }
+
+    #[test]
+    fn context_is_authenticated_and_has_a_key_of_its_own() {
+        let secret = NonceSecret::new(&[9; 32]);
+        let seal = |kind, context: &[u8]| {
+            let place = OncePlace {
+                kind,
+                thread: THREAD,
+                context,
+            };
+            let mut stuck = ChaCha20Rng::from_seed([0; 32]);
+            let suite = Suite::ChaCha20Poly1305;
+            (
+                place.seal(suite, &[5; 32], b"text", &secret, &mut stuck),
+                suite,
+            )
+        };
+        let open = |kind, context: &[u8], key: u8, sealed: &[u8]| {
+            let place = OncePlace {
+                kind,
+                thread: THREAD,
+                context,
+            };
+            place.open(&[key; 32], sealed)
+        };
+        let (sealed, suite) = seal(OnceKind::Part, b"place");
+        assert_eq!(sealed.len(), 4 + SEALED_ONCE_BYTES);
+        let opened = open(OnceKind::Part, b"place", 5, &sealed);
+        assert_eq!(opened, Ok((suite, b"text".to_vec())));
+        for opened in [
+            open(OnceKind::Part, b"other", 5, &sealed),
+            open(OnceKind::Part, b"", 5, &sealed),
+            open(OnceKind::Signal, b"place", 5, &sealed),
+            open(OnceKind::Part, b"place", 6, &sealed),
+        ] {
+            assert_eq!(opened, Err(OpenError));
+        }
+        let salt = |context: &[u8]| seal(OnceKind::Part, context).0[1..33].to_vec();
+        assert_eq!(salt(b"place"), salt(b"place"));
+        assert_ne!(salt(b"place"), salt(b"other"));
+        assert_ne!(salt(b"place"), salt(b""));
     }
 
     #[test]

@@ -16,8 +16,11 @@ use rand_core::CryptoRng;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::once::{ONCE_BYTES, open_once, seal_once};
-use crate::{EpochId, EpochKey, NonceSecret, Padding, SeatId, ThreadId, padding_is_good};
+use crate::seal::OncePlace;
+use crate::{
+    EpochId, EpochKey, NonceSecret, OnceKind, Padding, SEALED_ONCE_BYTES, SeatId, Suite, ThreadId,
+    padding_is_good,
+};
 
 mod held;
 mod step;
@@ -40,7 +43,7 @@ pub const SIGNAL_TTL_MILLIS: u32 = 60_000;
 pub const SIGNAL_TTL_MILLIS_MAX: u32 = 600_000;
 
 /// Longest sealed signal, in bytes: name and value, their lengths, and padding.
-pub const SIGNAL_SEALED_BYTES_MAX: usize = 1_280 + ONCE_BYTES;
+pub const SIGNAL_SEALED_BYTES_MAX: usize = 1_247 + SEALED_ONCE_BYTES;
 
 /// Names a key of a seat to those who cannot read it.
 pub type SignalTag = [u8; 16];
@@ -126,7 +129,8 @@ impl Signal {
             ttl_millis: SIGNAL_TTL_MILLIS,
         };
         let context = place.context();
-        let sealed = seal_once(&key, &context, &content.encode(), secret, rng);
+        let (suite, content) = (Suite::ChaCha20Poly1305, content.encode());
+        let sealed = once(thread, &context).seal(suite, &key, &content, secret, rng);
         Self {
             epoch,
             seat: id,
@@ -165,7 +169,9 @@ impl Signal {
     /// Opens the signal, if it is sealed as it says and under the key that its tag stands for.
     pub(super) fn open(&self, thread: ThreadId, key: &EpochKey) -> Option<Content> {
         let key = signal_key(key, thread);
-        let opened = open_once(&key, &self.context(thread), &self.sealed).ok()?;
+        let context = self.context(thread);
+        let (_, opened) = once(thread, &context).open(&key, &self.sealed).ok()?;
+        let opened = Zeroizing::new(opened);
         let content = Content::decode(&opened).ok()?;
         (tag(&key, self.seat, &content.name) == self.tag).then_some(content)
     }
@@ -239,6 +245,14 @@ impl Content {
             return Err(DecodeError::OutOfBounds { offset, what });
         }
         Ok(content)
+    }
+}
+
+fn once(thread: ThreadId, context: &[u8]) -> OncePlace<'_> {
+    OncePlace {
+        kind: OnceKind::Signal,
+        thread,
+        context,
     }
 }
 

@@ -443,15 +443,21 @@ impl Replica {
             return;
         };
         for it in logs {
-            let tip = thread.log(&it.log).map_or(0, |log| log.tip.seq);
+            let here = thread.log(&it.log);
+            let link = &mut matched.link;
+            let is_offered = link.offered.contains_key(&it.log) || link.offered.len() < LOGS_MAX;
+            // Of logs that are not open here, only so many take room.
+            if here.is_none() && !is_offered {
+                continue;
+            }
+            let tip = here.map_or(0, |log| log.tip.seq);
             let theirs = matched.theirs.entry(it.log).or_default();
             *theirs = it.seq.max(*theirs);
-            let link = &mut matched.link;
             if tip >= it.seq {
                 if link.announced.get(&it.log).is_none_or(|told| *told < tip) {
                     link.to_tell.insert(it.log);
                 }
-            } else if link.offered.len() < LOGS_MAX {
+            } else if is_offered {
                 // What is newer waits no less than what was missed before.
                 let offer = link.offered.entry(it.log).or_insert((it.seq, now));
                 offer.0 = it.seq.max(offer.0);

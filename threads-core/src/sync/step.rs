@@ -25,7 +25,8 @@ use crate::{Genesis, Now, ThreadId};
 
 pub(super) use vector::note_kept;
 
-/// Most urgent messages that wait for a peer; beyond that it asks too much and is cut off.
+/// Most urgent messages, but for proofs, that wait for a peer; beyond that it asks too much and is cut
+/// off.
 const URGENT_MAX: usize = 1024;
 
 /// One message being handled: the replica and all that the step may need.
@@ -327,7 +328,8 @@ impl Step<'_, '_> {
         let peer = self.peer;
         let session = self.replica.sessions.get_mut(&peer);
         let session = session.ok_or(SyncError::OutOfTurn { peer, what })?;
-        if session.urgent.len() > URGENT_MAX {
+        // A proof for each thread that both follow waits there as well, which nobody asked for.
+        if session.urgent.len() > URGENT_MAX + session.matched.len() {
             return Err(SyncError::TooMany {
                 peer,
                 what: "questions",

@@ -8,6 +8,7 @@
 
 mod attack;
 mod bundle;
+mod bytes;
 mod clock;
 mod convergence;
 mod cut;
@@ -18,6 +19,7 @@ mod governance;
 mod hostile;
 mod labels;
 mod limits;
+mod many;
 mod multiformats;
 mod pack;
 mod pair;

@@ -1,7 +1,8 @@
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::task::{Context, Poll, Waker};
 
 use super::{Conditions, MESSAGE_OVERHEAD_BYTES};
+use crate::turns::Turns;
 use crate::{Address, DisconnectReason, Event, LinkId, PeerId, TransportError};
 
 /// Names one endpoint of one life of a device; a restart makes the handles before it void.
@@ -61,7 +62,7 @@ pub(super) struct State {
 struct Endpoint {
     life: u64,
     closed: bool,
-    inbox: VecDeque<Event>,
+    inbox: Turns,
     /// The link that this side holds to be live, by peer.
     links: BTreeMap<PeerId, LinkId>,
     /// Whom to dial again after a loss.
@@ -251,7 +252,7 @@ impl State {
             Endpoint {
                 life,
                 closed: false,
-                inbox: VecDeque::new(),
+                inbox: Turns::default(),
                 links: BTreeMap::new(),
                 wanted: BTreeSet::new(),
                 readers: Vec::new(),
@@ -304,7 +305,7 @@ impl State {
         let Some(endpoint) = self.endpoint_mut(handle) else {
             return Poll::Ready(None);
         };
-        match endpoint.inbox.pop_front() {
+        match endpoint.inbox.pop() {
             None => {
                 register(&mut endpoint.readers, cx);
                 Poll::Pending
@@ -331,7 +332,7 @@ impl State {
 
     fn report(&mut self, to: PeerId, event: Event) {
         if let Some(endpoint) = self.endpoints.get_mut(&to).filter(|it| !it.closed) {
-            endpoint.inbox.push_back(event);
+            endpoint.inbox.push(event);
             self.woken.append(&mut endpoint.readers);
         }
     }

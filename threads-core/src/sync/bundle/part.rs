@@ -13,8 +13,8 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::BundleError;
-use crate::once::{ONCE_BYTES, open_once, seal_once};
-use crate::{NonceSecret, SeatId, ServiceKey, ThreadId};
+use crate::seal::OncePlace;
+use crate::{NonceSecret, OnceKind, SEALED_ONCE_BYTES, SeatId, ServiceKey, Suite, ThreadId};
 
 /// Version of bundles.
 pub const BUNDLE_VERSION: u64 = 1;
@@ -30,7 +30,7 @@ const SIGNED_BYTES: usize = 96;
 
 /// The most bytes that a part has besides its piece.
 pub(super) const OVERHEAD_BYTES: usize =
-    1 + 12 + 1 + 17 + 17 + 5 + 1 + 34 + 5 + ONCE_BYTES + SIGNED_BYTES;
+    1 + 12 + 1 + 17 + 17 + 5 + 1 + 34 + 5 + SEALED_ONCE_BYTES + SIGNED_BYTES;
 
 /// Identifies a bundle: random.
 pub type BundleId = [u8; 16];
@@ -181,7 +181,9 @@ impl<'a> Part<'a> {
         plaintext.extend_from_slice(&seat.verifying_key().to_bytes());
         plaintext.extend_from_slice(&signature);
         plaintext.extend_from_slice(piece);
-        let sealed = seal_once(key, &context, &plaintext, secret, rng);
+        // Every reader has it, and the bundle is made long before it is known who reads it.
+        let suite = Suite::ChaCha20Poly1305;
+        let sealed = place(thread, &context).seal(suite, key, &plaintext, secret, rng);
         Part {
             sealed: &sealed,
             ..self
@@ -196,8 +198,9 @@ impl<'a> Part<'a> {
         key: &BundleKey,
     ) -> Result<(SeatId, Vec<u8>), BundleError> {
         let context = self.context(thread);
-        let plaintext = open_once(key, &context, self.sealed);
-        let plaintext = plaintext.map_err(|_| BundleError::DoesNotOpen)?;
+        let opened = place(thread, &context).open(key, self.sealed);
+        let (_, plaintext) = opened.map_err(|_| BundleError::DoesNotOpen)?;
+        let plaintext = Zeroizing::new(plaintext);
         let (seat, rest) = plaintext
             .split_first_chunk()
             .ok_or(BundleError::DoesNotOpen)?;
@@ -211,6 +214,14 @@ impl<'a> Part<'a> {
             return Err(BundleError::NotSigned { seat });
         }
         Ok((seat, piece.to_vec()))
+    }
+}
+
+fn place(thread: ThreadId, context: &[u8]) -> OncePlace<'_> {
+    OncePlace {
+        kind: OnceKind::Part,
+        thread,
+        context,
     }
 }
 

@@ -8,7 +8,7 @@ use super::Step;
 use crate::store::StoreError;
 use crate::sync::error::SyncError;
 use crate::sync::slot::Slot;
-use crate::thread::{Opened, TakeWrapError, ThreadEvent, tag_of};
+use crate::thread::{Opened, TakeWrapError, ThreadEvent, WrapTag, tag_of};
 use crate::{EpochId, Role, SeatId, ThreadId, Wrap};
 
 /// What became of wraps.
@@ -16,6 +16,9 @@ use crate::{EpochId, Role, SeatId, ThreadId, Wrap};
 pub(in crate::sync) struct TakenWraps {
     /// Whether one of them was news.
     pub(in crate::sync) news: bool,
+    /// Those that are here now. Others are never sent, so it would be for nothing to remember who has
+    /// them.
+    pub(in crate::sync) kept: Vec<(EpochId, SeatId, WrapTag)>,
     /// Why the last of those that are bad is.
     pub(in crate::sync) refused: Option<TakeWrapError>,
 }
@@ -43,11 +46,7 @@ impl Step<'_, '_> {
         // There are more than one message asks for.
         matched.keys_asked &= !key_came;
         let is_live = matched.is_answered();
-        matched.wraps_sent.extend(
-            wraps
-                .iter()
-                .map(|wrap| (wrap.epoch, wrap.seat, tag_of(wrap))),
-        );
+        matched.wraps_sent.extend(taken.kept);
         if taken.news {
             self.replica.touched(id);
         }
@@ -83,7 +82,10 @@ impl Step<'_, '_> {
         for wrap in wraps {
             let mut sink = |opened: &Opened<'_>| (self.sink)(id, opened);
             match thread.take_wrap(self.view, seat, wrap, self.changes, &mut sink) {
-                Ok(it) => taken.news |= it,
+                Ok(it) => {
+                    taken.news |= it;
+                    taken.kept.push((wrap.epoch, wrap.seat, tag_of(wrap)));
+                }
                 Err(TakeWrapError::Store(error)) => return Err(error),
                 // Nobody's fault: governance that tells of the epoch or the seat may be held here, and
                 // several members may have wrapped the same key.
