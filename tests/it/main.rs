@@ -25,6 +25,7 @@ mod networks;
 mod readme;
 mod replicate;
 mod restored;
+mod signals;
 mod support;
 mod ticket;
 
