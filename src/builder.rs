@@ -112,6 +112,16 @@ impl Builder {
         self
     }
 
+    /// The device of the store that was given, made if there is none: for a transport that is bound to
+    /// its key.
+    ///
+    /// # Errors
+    ///
+    /// As [`Peer::device`].
+    pub async fn device(&self) -> Result<Device, Error> {
+        Peer::device(&*self.store).await
+    }
+
     /// Certifies the device by `identity`, which is asked to sign once. A later start with another
     /// identity keeps the first one's certificate.
     #[must_use]
@@ -121,7 +131,7 @@ impl Builder {
     }
 
     /// Talks through `transport`, which must be bound to the key of this store's device: see
-    /// [`Peer::device`]. Beside what was given before: each address is dialled by the network that
+    /// [`Builder::device`]. Beside what was given before: each address is dialled by the network that
     /// understands it, and a peer has one connection over all of them.
     #[must_use]
     pub fn transport(mut self, transport: impl Transport + 'static) -> Self {

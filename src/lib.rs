@@ -98,7 +98,7 @@ pub use leno_transport_libp2p::{Builder as Libp2pBuilder, Libp2p};
 pub use leno_transport_trait as transport;
 pub use leno_transport_trait::{Address, PeerId};
 #[cfg(feature = "ws")]
-pub use leno_transport_ws::{Builder as WsBuilder, Ws};
+pub use leno_transport_ws::{Builder as WsBuilder, ListenError as WsListenError, Ws};
 pub use peer::Peer;
 pub use replicate::Unsent;
 pub use signal::{Presence, Signal, Signals};
