@@ -10,7 +10,7 @@ use leno_identity::{
     Device, DeviceCertificate, Ed25519Identity, Identity, MILLIS_MAX, Scope as CertificateScope,
 };
 use leno_threads_core::store::{Batch, MemoryStore, Store, StoreError, Table, View, scan_prefix};
-use leno_threads_core::sync::{PeerKey, Replica};
+use leno_threads_core::sync::{PeerKey, Replica, SPREAD_DEGREE};
 use leno_threads_core::thread::Changes;
 use leno_threads_core::{Padding, Suite, ThreadId, bug};
 use leno_transport_trait::{Address, PeerId, Transport, Transports};
@@ -25,6 +25,7 @@ use crate::event::Subscribers;
 use crate::generation::Generation;
 use crate::peer::Peer;
 use crate::replicate::load_quotas;
+use crate::signal::Signalling;
 use crate::work::{Core, meta, put_meta};
 
 /// Commands that wait for the driver before callers wait.
@@ -67,6 +68,7 @@ pub struct Builder {
     generation: Option<Box<dyn Generation>>,
     padding: Padding,
     suite: Suite,
+    degree: usize,
 }
 
 enum Network {
@@ -97,6 +99,7 @@ impl Default for Builder {
             generation: None,
             padding: Padding::Padme,
             suite: Suite::Aes256Gcm,
+            degree: SPREAD_DEGREE,
         }
     }
 }
@@ -109,6 +112,16 @@ impl Builder {
         self
     }
 
+    /// The device of the store that was given, made if there is none: for a transport that is bound to
+    /// its key.
+    ///
+    /// # Errors
+    ///
+    /// As [`Peer::device`].
+    pub async fn device(&self) -> Result<Device, Error> {
+        Peer::device(&*self.store).await
+    }
+
     /// Certifies the device by `identity`, which is asked to sign once. A later start with another
     /// identity keeps the first one's certificate.
     #[must_use]
@@ -118,7 +131,7 @@ impl Builder {
     }
 
     /// Talks through `transport`, which must be bound to the key of this store's device: see
-    /// [`Peer::device`]. Beside what was given before: each address is dialled by the network that
+    /// [`Builder::device`]. Beside what was given before: each address is dialled by the network that
     /// understands it, and a peer has one connection over all of them.
     #[must_use]
     pub fn transport(mut self, transport: impl Transport + 'static) -> Self {
@@ -184,6 +197,17 @@ impl Builder {
         self
     }
 
+    /// Sets to how many peers of a thread records are pushed as they come: [`SPREAD_DEGREE`] unless
+    /// this says otherwise, and at least one. To the others they are announced, and those ask for what
+    /// does not come by another way: with many peers, viewers feed viewers.
+    ///
+    /// A peer on a thin line takes fewer, such as three; a hub of many viewers gains nothing by more.
+    #[must_use]
+    pub fn fan_out(mut self, degree: usize) -> Self {
+        self.degree = degree;
+        self
+    }
+
     /// Builds the peer and spawns its driver on the current tokio runtime.
     ///
     /// # Errors
@@ -223,6 +247,7 @@ impl Builder {
             let view = self.store.view()?;
             let secret = Core::nonce_secret(&device);
             let mut replica = Replica::load(&*view, PeerKey(local.0), secret)?;
+            replica.set_degree(self.degree);
             for (id, quota) in load_quotas(&*view)? {
                 replica.set_quota(id, Some(quota));
             }
@@ -245,6 +270,7 @@ impl Builder {
             padding: self.padding,
             suite: self.suite,
             subscribers: Subscribers::default(),
+            signals: Signalling::default(),
             restored,
             awaited,
             told: BTreeMap::new(),

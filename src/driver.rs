@@ -287,6 +287,7 @@ impl Driver {
         // Who waits longest for others comes first: a watcher, who may wait for a write of another
         // peer, then the peers for a write of here, then the callers.
         self.tell_watchers(flushed);
+        self.core.signals.tell();
         let sent = self.send_all();
         if matches!(sent, Ok(true)) && !after.finishes.is_empty() {
             // The connection's task writes before callers are woken, which takes as long.
@@ -321,6 +322,7 @@ impl Driver {
         self.seen_millis = now;
         if back > 0 {
             self.dials.clock_went_back(back);
+            self.core.signals.clock_went_back(back);
             for waiter in &mut self.waiters {
                 waiter.until_millis = waiter.until_millis.saturating_sub(back);
             }
@@ -587,7 +589,9 @@ impl Driver {
         let redial = self.dials.wake_millis().filter(|_| !self.core.paused);
         let waiter = self.waiters.iter().map(|waiter| waiter.until_millis).min();
         let (held, timeout) = (self.held.wake_millis(), self.core.replica.poll_timeout());
-        [redial, waiter, held, timeout].into_iter().flatten().min()
+        let signals = self.core.signals.wake_millis();
+        let all = [redial, waiter, held, timeout, signals];
+        all.into_iter().flatten().min()
     }
 
     /// Answers who waits to be level.

@@ -2,6 +2,7 @@
 
 use leno_identity::{ClaimError, IssueError, KeyError};
 use leno_threads_core::store::StoreError;
+use leno_threads_core::sync::SignalError;
 use leno_threads_core::sync::bundle::BundleError;
 use leno_threads_core::thread::AppendError;
 use leno_threads_core::{SeatId, ThreadId};
@@ -74,6 +75,12 @@ pub enum Error {
     /// A bundle could not be made or taken in. What came before the part in question stays.
     #[error("the bundle was refused")]
     Bundle(#[from] BundleError),
+    /// The signal was not sent.
+    #[error("the signal was not sent")]
+    Signal(#[from] SignalError),
+    /// Keys of signals that begin with `leno/` are the peer's own.
+    #[error("keys of signals that begin with leno/ are reserved")]
+    ReservedKey,
     /// The definition would not count: give it a version above the known one, counting up from 1.
     #[error("version {version} of the definition does not count beside version {known}")]
     OldVersion {
@@ -135,6 +142,10 @@ impl Error {
         matches!(
             self,
             Self::Transport(_) | Self::NotSyncedYet(_) | Self::Restored
-        ) || matches!(self, Self::Append(AppendError::NoKey { .. }))
+        ) || matches!(
+            self,
+            Self::Append(AppendError::NoKey { .. })
+                | Self::Signal(SignalError::NoKey | SignalError::TooFast { .. })
+        )
     }
 }

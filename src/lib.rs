@@ -38,7 +38,8 @@
 //! 4. What was acknowledged is durable, and nothing leaves the machine before it is.
 //! 5. Peers that never meet level by [bundles](bundle): [`Thread::export`] makes a file, [`Peer::import`]
 //!    takes it in.
-//! 6. The [`Driver`] is one future over ports: a [`Store`](store::Store), a
+//! 6. [Signals](Thread::signal) say what counts now and rests nowhere: who is here, where a cursor is.
+//! 7. The [`Driver`] is one future over ports: a [`Store`](store::Store), a
 //!    [`Transport`](transport::Transport), a [`Clock`]. Bring your own, or take the defaults.
 //!
 //! # Features
@@ -63,6 +64,7 @@ mod member;
 mod peer;
 mod queue;
 mod replicate;
+mod signal;
 mod text;
 mod thread;
 mod watch;
@@ -86,8 +88,8 @@ pub use leno_identity as identity;
 #[cfg(feature = "redb")]
 pub use leno_store_redb::Redb;
 pub use leno_threads_core::store;
-pub use leno_threads_core::sync::SyncError;
 pub use leno_threads_core::sync::bundle;
+pub use leno_threads_core::sync::{SIGNAL_VALUE_BYTES_MAX, SPREAD_DEGREE, SignalError, SyncError};
 pub use leno_threads_core::thread::Quota;
 pub use leno_threads_core::{Padding, Role, SeatId, Suite, ThreadId};
 pub use leno_threads_db::{Definition, FieldChange, FieldEdit};
@@ -96,9 +98,10 @@ pub use leno_transport_libp2p::{Builder as Libp2pBuilder, Libp2p};
 pub use leno_transport_trait as transport;
 pub use leno_transport_trait::{Address, PeerId};
 #[cfg(feature = "ws")]
-pub use leno_transport_ws::{Builder as WsBuilder, Ws};
+pub use leno_transport_ws::{Builder as WsBuilder, ListenError as WsListenError, Ws};
 pub use peer::Peer;
 pub use replicate::Unsent;
+pub use signal::{Presence, Signal, Signals};
 pub use text::{Card, NAME_BYTES_MAX, TEXT_BYTES_MAX, TextError, Ticket};
 pub use thread::{Member, Thread, ThreadStatus, Transaction};
 pub use watch::{CHANGES_MAX, Change, Watch};

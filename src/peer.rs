@@ -455,6 +455,12 @@ impl Peer {
             .map_err(|_| self.gone())
     }
 
+    /// Hands over a command without waiting for room, of which each sender has some of its own.
+    pub(crate) fn send_now(&self, command: Command) {
+        // If the peer is closed, there is nothing left to be done.
+        let _ = self.inner.commands.clone().try_send(command);
+    }
+
     /// Why there is no answer any more.
     pub(crate) fn gone(&self) -> Error {
         let ended = self.inner.ended.get();

@@ -4,9 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use leno_identity::Did;
 use leno_threads_core::store::Overlay;
-use leno_threads_core::thread::{AppendError, LogStatus, Quarantine, Quota};
+use leno_threads_core::thread::{AppendError, LogStatus, Quarantine, Quota, Thread as CoreThread};
 use leno_threads_core::{
-    FrameOp, GrantOp, RecordRef, Role, RosterOp, Scope, SeatId, THREAD_DOMAIN, ThreadId,
+    FrameOp, GrantOp, Now, RecordRef, Role, RosterOp, Scope, SeatId, THREAD_DOMAIN, ThreadId,
 };
 use leno_threads_db::{Definition, DocumentId, FieldEdit, Transaction as DbTransaction, Writer};
 use leno_transport_trait::PeerId;
@@ -72,6 +72,21 @@ pub struct Member {
     pub identity: Option<Did>,
     /// Whether it is this peer's own seat.
     pub is_self: bool,
+}
+
+impl Member {
+    fn of(thread: &CoreThread, seat: SeatId, now: Now) -> Option<Self> {
+        let role = thread.governance().role(seat)?;
+        let fact = thread.roster().seat(&seat);
+        let identity = proven(thread, seat, now);
+        Some(Self {
+            seat,
+            role,
+            name: fact.map(|fact| fact.name.clone()).unwrap_or_default(),
+            identity: identity.map(|it| it.identity().to_did()),
+            is_self: seat == thread.seat().id(),
+        })
+    }
 }
 
 /// Where a thread stands on this peer.
@@ -327,24 +342,27 @@ impl Thread {
         self.peer
             .call(move |work| {
                 let now = work.now();
+                let thread = &*thread_mut(&mut work.core.replica, id)?;
+                let seats = thread.governance().seats();
+                Ok(seats
+                    .filter_map(|seat| Member::of(thread, seat, now))
+                    .collect())
+            })
+            .await
+    }
+
+    /// A seat of the thread and what is known of it; nothing if it has no role, or not any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchThread`], or [`Error::NotSyncedYet`].
+    pub async fn member(&self, seat: SeatId) -> Result<Option<Member>, Error> {
+        let id = self.id;
+        self.peer
+            .call(move |work| {
+                let now = work.now();
                 let thread = thread_mut(&mut work.core.replica, id)?;
-                let own = thread.seat().id();
-                let governance = thread.governance();
-                let member = |seat: SeatId| {
-                    let role = governance.role(seat)?;
-                    let fact = thread.roster().seat(&seat);
-                    let identity = proven(thread, seat, now);
-                    let identity = identity.map(|it| it.identity().to_did());
-                    let name = fact.map(|fact| fact.name.clone()).unwrap_or_default();
-                    Some(Member {
-                        seat,
-                        role,
-                        name,
-                        identity,
-                        is_self: seat == own,
-                    })
-                };
-                Ok(governance.seats().filter_map(member).collect())
+                Ok(Member::of(thread, seat, now))
             })
             .await
     }

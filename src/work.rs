@@ -20,6 +20,7 @@ use rand_chacha::ChaCha20Rng;
 use crate::Error;
 use crate::clock::Clock;
 use crate::event::{Event, Subscribers};
+use crate::signal::Signalling;
 
 /// Everything of a peer that outlives a step and is not a port.
 pub(crate) struct Core {
@@ -33,6 +34,7 @@ pub(crate) struct Core {
     /// By what threads that are created here are sealed.
     pub(crate) suite: Suite,
     pub(crate) subscribers: Subscribers,
+    pub(crate) signals: Signalling,
     /// Threads that may have been restored from a copy: no writes before a level sync.
     pub(crate) restored: BTreeSet<ThreadId>,
     /// Joined threads that were not seen with the grant of their ticket: the beginning of its record's
@@ -100,7 +102,7 @@ impl Work<'_> {
 
     /// Checks that the grant of the ticket has come, so that nobody can show a newcomer the thread as
     /// it was before, with the members of then.
-    fn check_granted(&mut self, id: ThreadId) -> Result<(), Error> {
+    pub(crate) fn check_granted(&mut self, id: ThreadId) -> Result<(), Error> {
         let Some(granted_by) = self.core.awaited.get(&id) else {
             return Ok(());
         };
@@ -359,6 +361,7 @@ impl Work<'_> {
     pub(crate) fn finish(&mut self) -> Vec<(ThreadId, Flushed)> {
         self.publish();
         self.pack();
+        self.signals();
         for id in self.core.restored.clone() {
             let replica = &self.core.replica;
             let is_level = |peer: PeerKey| replica.level(&peer, &id) == Level::Level;

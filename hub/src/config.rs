@@ -39,6 +39,15 @@ pub struct Config {
     /// libp2p multiaddresses to listen on.
     #[serde(default = "listen_anywhere")]
     pub listen: Vec<String>,
+    /// Socket addresses to listen on for web sockets, on ports of their own.
+    #[serde(default)]
+    pub listen_ws: Vec<SocketAddr>,
+    /// Whether web sockets are served at `/leno` beside the HTTP interface too.
+    #[serde(default)]
+    pub serve_ws: bool,
+    /// URLs at which a proxy forwards web sockets to the hub, `wss://hub.example/leno` for instance.
+    #[serde(default)]
+    pub announce_ws: Vec<String>,
     /// Where the HTTP interface is served. It speaks plain HTTP: to serve it beyond this machine, put a
     /// proxy in front that ends TLS.
     #[serde(default = "on_loopback")]
@@ -107,6 +116,11 @@ pub enum ConfigError {
     /// The text is not what a configuration looks like.
     #[error("the configuration does not read")]
     Syntax(#[from] toml::de::Error),
+    /// Web sockets are announced, and none are served.
+    #[error(
+        "announce_ws names where web sockets are forwarded from, but neither serve_ws nor listen_ws is set"
+    )]
+    NobodyServes,
     /// An account has no name, a bad token, or the name or token of another.
     #[error("account {name:?}: {what}")]
     Account {
@@ -118,6 +132,12 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// Whether the hub speaks web sockets.
+    #[must_use]
+    pub fn has_ws(&self) -> bool {
+        self.serve_ws || !self.listen_ws.is_empty()
+    }
+
     /// Reads a file. Relative paths in it count from where the file is.
     ///
     /// # Errors
@@ -143,6 +163,9 @@ impl Config {
     /// [`ConfigError`].
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text)?;
+        if !config.announce_ws.is_empty() && !config.has_ws() {
+            return Err(ConfigError::NobodyServes);
+        }
         let mut names = BTreeSet::new();
         let mut tokens = BTreeSet::new();
         for account in &config.accounts {
@@ -253,5 +276,7 @@ mod tests {
             assert_eq!(what, expected);
         }
         assert!(matches!(config("listn = []"), Err(ConfigError::Syntax(_))));
+        let nobody = config("announce_ws = [\"wss://hub.example/leno\"]");
+        assert!(matches!(nobody, Err(ConfigError::NobodyServes)));
     }
 }

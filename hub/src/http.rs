@@ -8,25 +8,31 @@
 //! | `POST /v1/threads` | `{"ticket": .., "bytes": ..}`; `bytes` may be left out | the thread |
 //! | `GET /v1/threads` | | the account's threads |
 //! | `DELETE /v1/threads/{id}` | | nothing |
+//! | `GET /leno` | | a web socket for peers, if the hub is to serve them here |
 //!
-//! Every request but the first shows the account's token: `Authorization: Bearer <token>`. An error is
+//! Every request but the first and the last shows the account's token: `Authorization: Bearer <token>`. An error is
 //! `{"error": code, "message": text}`.
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use leno::{Error, Role, Ticket};
+use hyper_util::rt::TokioIo;
+use leno::{Error, Role, Ticket, Ws};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use crate::config::Account;
 use crate::hub::{Carried, Hub, HubError};
@@ -34,6 +40,9 @@ use crate::ledger::LedgerError;
 
 /// Longest body of a request: a ticket is a few hundred characters.
 pub const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// How long a client may take to read the answer to its request for a web socket.
+const UPGRADE: Duration = Duration::from_secs(10);
 
 /// Serves the interface until `stop` resolves.
 ///
@@ -45,13 +54,18 @@ pub async fn serve(
     hub: Hub,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let served = axum::serve(listener, router(hub));
+    let router = router(hub).into_make_service_with_connect_info::<SocketAddr>();
+    let served = axum::serve(listener, router);
     served.with_graceful_shutdown(stop).await
 }
 
 /// The routes, for those who serve them beside others.
 pub fn router(hub: Hub) -> Router {
-    Router::new()
+    let mut router = Router::new();
+    if hub.config().serve_ws {
+        router = router.route("/leno", get(upgrade));
+    }
+    router
         .route("/health", get(async || "ok\n"))
         .route("/v1/status", get(status))
         .route("/v1/cards", post(card))
@@ -59,6 +73,30 @@ pub fn router(hub: Hub) -> Router {
         .route("/v1/threads/{id}", delete(release))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(hub)
+}
+
+/// Makes a web socket of a connection and hands it to the peer, which asks who is there.
+async fn upgrade(State(hub): State<Hub>, mut request: Request) -> Response {
+    let Some(ws) = hub.ws().cloned() else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let answer = match Ws::answer(&request) {
+        Ok(answer) => answer,
+        Err(status) => return status.into_response(),
+    };
+    let shown = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let from = shown.map(|ConnectInfo(socket)| socket.ip());
+    // From this machine everybody comes whom a proxy lets through: they are not one machine.
+    let from = from.filter(|ip| !ip.to_canonical().is_loopback());
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        // The connection is there as soon as the answer was sent, or never.
+        if let Ok(Ok(stream)) = timeout(UPGRADE, upgraded).await {
+            // Of whom there are too many, nobody is told more.
+            let _ = ws.accept_upgraded(TokioIo::new(stream), from);
+        }
+    });
+    answer.map(|()| Body::empty())
 }
 
 /// The account whose token a request shows.

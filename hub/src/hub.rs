@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leno::{Address, Card, Error, Event, Peer, Quota, Role, Thread, ThreadStatus, Ticket, Unsent};
+use leno::identity::Device;
+use leno::{
+    Address, Card, Error, Event, Peer, Quota, Role, Thread, ThreadStatus, Ticket, Unsent, Ws,
+    WsBuilder,
+};
 use tokio::sync::Mutex;
 
 use crate::config::{Account, Config};
@@ -22,6 +26,7 @@ pub struct Hub {
 #[derive(Debug)]
 struct Inner {
     peer: Peer,
+    ws: Option<Arc<Ws>>,
     config: Config,
     /// Also makes changes of promises wait for each other.
     ledger: Mutex<Ledger>,
@@ -61,12 +66,20 @@ impl Hub {
     /// [`HubError`] if the folder or an address cannot be used.
     pub async fn start(config: Config) -> Result<Self, HubError> {
         let listen = config.listen.clone();
-        let peer = Peer::folder(config.folder.join("peer"))?.listen(listen);
-        let peer = peer.start().await?;
+        let mut builder = Peer::folder(config.folder.join("peer"))?.listen(listen);
+        let mut ws = None;
+        if config.has_ws() {
+            let device = builder.device().await?;
+            let opened = web_sockets(&config, &device).await.map_err(Error::from)?;
+            builder = builder.transport(opened.clone());
+            ws = Some(opened);
+        }
+        let peer = builder.start().await?;
         let ledger = Ledger::open(&config.folder, config.bytes)?;
         let hub = Self {
             inner: Arc::new(Inner {
                 peer,
+                ws,
                 config,
                 ledger: Mutex::new(ledger),
             }),
@@ -81,6 +94,12 @@ impl Hub {
     #[must_use]
     pub fn peer(&self) -> &Peer {
         &self.inner.peer
+    }
+
+    /// The web sockets, if the hub speaks them.
+    #[must_use]
+    pub fn ws(&self) -> Option<&Arc<Ws>> {
+        self.inner.ws.as_ref()
     }
 
     /// The configuration.
@@ -283,6 +302,18 @@ impl Hub {
         delete(thread).await?;
         Ok(ledger.end(&id)?)
     }
+}
+
+async fn web_sockets(config: &Config, device: &Device) -> Result<Arc<Ws>, leno::WsListenError> {
+    let mut announced = config.announce_ws.clone();
+    let control = config.control;
+    if config.serve_ws && !control.ip().is_unspecified() && control.port() != 0 {
+        announced.push(format!("ws://{control}/leno"));
+    }
+    let listen = config.listen_ws.iter().map(ToString::to_string);
+    let builder = WsBuilder::new(device.signing_key().to_secret_bytes());
+    let opened = Ws::listen(builder.listen_on(listen).announce(announced)).await?;
+    Ok(Arc::new(opened))
 }
 
 async fn delete(thread: &Thread) -> Result<(), Error> {

@@ -40,13 +40,15 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let config = Config::read(&arguments.config)?;
+    let mut config = Config::read(&arguments.config)?;
     if arguments.check {
         println!("{} is good", arguments.config.display());
         return Ok(());
     }
     let listener = TcpListener::bind(config.control).await?;
     let control = listener.local_addr()?;
+    // If any free port was asked for, it is known now, and web sockets are announced at it.
+    config.control = control;
     let hub = Hub::start(config).await?;
     // One line that a script can read: where the hub is, once it is there.
     let ready = serde_json::json!({

@@ -84,6 +84,7 @@ impl Links {
                 self.live.insert(key, link);
                 let Core { replica, rng, .. } = &mut *work.core;
                 replica.connected(key, rng);
+                work.core.signals.connected(work.now_millis);
                 work.events.push(Event::Connected { peer });
             }
             NetEvent::Disconnected { peer, link, reason } => {

@@ -26,6 +26,7 @@ mod networks;
 mod readme;
 mod replicate;
 mod restored;
+mod signals;
 mod support;
 mod ticket;
 

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use crate::{Address, Event, LinkId, PeerId, TransportError};
@@ -95,4 +97,41 @@ pub trait Transport: Send + Sync {
     ///
     /// An implementation may take a bounded while to let queued messages out first. Idempotent.
     async fn close(&self);
+}
+
+/// For those who keep a handle of a transport of their own beside the peer that talks through it.
+#[cfg_attr(not(target_arch = "wasm32"), async_trait)]
+#[cfg_attr(target_arch = "wasm32", async_trait(?Send))]
+impl<T: Transport + ?Sized> Transport for Arc<T> {
+    fn local(&self) -> PeerId {
+        (**self).local()
+    }
+
+    fn addresses(&self) -> Vec<Address> {
+        (**self).addresses()
+    }
+
+    fn peer_of(&self, address: &Address) -> Option<PeerId> {
+        (**self).peer_of(address)
+    }
+
+    async fn dial(&self, address: &Address) -> Result<PeerId, TransportError> {
+        (**self).dial(address).await
+    }
+
+    async fn send(&self, link: LinkId, message: Vec<u8>) -> Result<(), TransportError> {
+        (**self).send(link, message).await
+    }
+
+    async fn next(&self) -> Option<Event> {
+        (**self).next().await
+    }
+
+    async fn hang_up(&self, peer: PeerId) {
+        (**self).hang_up(peer).await;
+    }
+
+    async fn close(&self) {
+        (**self).close().await;
+    }
 }

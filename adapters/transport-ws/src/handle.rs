@@ -9,6 +9,7 @@ use leno_transport_trait::{Address, Event, LinkId, Links, PeerId, Transport, Tra
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_tungstenite::tungstenite::http;
 
 use crate::address::{Place, named, of_socket};
 use crate::builder::{Builder, ListenError};
@@ -17,6 +18,7 @@ use crate::endpoint::{Endpoint, Limits, lock};
 use crate::gate::Gate;
 use crate::listen::{bind, reachable, serve};
 use crate::noise::Keys;
+use crate::socket::answer;
 use crate::table::Table;
 use crate::tls::Tls;
 
@@ -98,7 +100,7 @@ impl Ws {
     }
 
     /// Takes a connection on which a web server of yours answered HTTP's upgrade, with the
-    /// subprotocol `leno.1`: so peers and pages can share a port.
+    /// subprotocol `leno.1`, as [`Ws::answer`] says: so peers and pages can share a port.
     ///
     /// # Errors
     ///
@@ -109,6 +111,38 @@ impl Ws {
         from: Option<IpAddr>,
     ) -> Result<(), TransportError> {
         self.take(stream, from, true)
+    }
+
+    /// Answers a request for HTTP's upgrade that a web server of yours read, for
+    /// [`accept_upgraded`](Self::accept_upgraded) to go on with the connection.
+    ///
+    /// # Errors
+    ///
+    /// The status to refuse it with: the path does not end in `/leno`, or it is no such request.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use leno_transport_ws::{Ws, http};
+    ///
+    /// let request = http::Request::get("https://hub.example/leno")
+    ///     .header("connection", "upgrade")
+    ///     .header("upgrade", "websocket")
+    ///     .header("sec-websocket-version", "13")
+    ///     .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+    ///     .header("sec-websocket-protocol", "leno.1")
+    ///     .body(())?;
+    /// let answer = Ws::answer(&request).map_err(|status| status.to_string())?;
+    /// assert_eq!(answer.status(), http::StatusCode::SWITCHING_PROTOCOLS);
+    /// assert_eq!(answer.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Source
+    ///
+    /// RFC 6455, section 4.2; the key and its answer are those of section 1.3.
+    pub fn answer<B>(request: &http::Request<B>) -> Result<http::Response<()>, http::StatusCode> {
+        answer(request)
     }
 
     fn take(

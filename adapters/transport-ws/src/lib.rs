@@ -64,3 +64,4 @@ pub mod wire;
 
 pub use builder::{Builder, ListenError};
 pub use handle::Ws;
+pub use tokio_tungstenite::tungstenite::http;

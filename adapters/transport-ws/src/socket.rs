@@ -7,10 +7,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_tungstenite::tungstenite::handshake::server::{
     Callback, ErrorResponse, Request, Response,
 };
-use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderValue, StatusCode};
+use tokio_tungstenite::tungstenite::http::{self, HeaderMap, HeaderValue, StatusCode};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config, client_async_with_config};
@@ -94,6 +95,21 @@ impl Callback for Upgrade {
         answer.headers_mut().insert(SUBPROTOCOL, chosen);
         Ok(answer)
     }
+}
+
+/// What to answer to a request for HTTP's upgrade that somebody else read, or why it is refused.
+pub(crate) fn answer<B>(request: &http::Request<B>) -> Result<http::Response<()>, StatusCode> {
+    if !is_ours(request.uri().path()) {
+        return Err(StatusCode::NOT_FOUND);
+    }
+    if !offers_ours(request.headers()) {
+        return Err(StatusCode::BAD_REQUEST);
+    }
+    let answer = create_response_with_body(request, || ());
+    let mut answer = answer.map_err(|_| StatusCode::BAD_REQUEST)?;
+    let chosen = HeaderValue::from_static(PROTOCOL);
+    answer.headers_mut().insert(SUBPROTOCOL, chosen);
+    Ok(answer)
 }
 
 fn offers_ours(headers: &HeaderMap) -> bool {

@@ -89,6 +89,8 @@ async fn strangers_and_nonsense_are_refused() {
             );
         }
     }
+    // What is no web socket is not made one.
+    assert_eq!(hub.ask_raw("", "GET /leno", "").0, 400);
     for (body, expected) in [
         ("{", 400),
         ("{}", 422),

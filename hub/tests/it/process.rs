@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use leno::{Event, Role};
 
-use crate::support::{ANN, DEADLINE, OPERATOR, Process, Song, configure, peer, until};
+use crate::support::{
+    ANN, DEADLINE, Network, OPERATOR, Process, Song, configure, peer, peer_on, until,
+};
 
 fn song(number: u64) -> Song {
     Song {
@@ -13,14 +15,25 @@ fn song(number: u64) -> Song {
     }
 }
 
-/// Alice and Bob are never there at the same time.
 #[tokio::test(flavor = "multi_thread")]
 async fn hub_carries_between_those_who_never_meet() {
+    carries(Network::Libp2p, Network::Libp2p).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hub_carries_between_networks() {
+    carries(Network::Ws, Network::WsBesideHttp).await;
+    carries(Network::WsBesideHttp, Network::Libp2p).await;
+}
+
+/// Alice and Bob are never there at the same time.
+async fn carries(alices: Network, bobs: Network) {
     let folder = tempfile::tempdir().unwrap();
     configure(folder.path());
     let hub = Process::start(folder.path());
 
-    let (alice, bob) = (peer().await, peer().await);
+    let (at_alice, at_bob) = (hub.address(alices), hub.address(bobs));
+    let (alice, bob) = (peer_on(alices).await, peer_on(bobs).await);
     let band = alice.create_thread("band").await.unwrap();
     let (status, answer) = hub.carry(ANN, &band, Role::Replicator).await;
     assert_eq!(status, 201, "{answer}");
@@ -29,7 +42,7 @@ async fn hub_carries_between_those_who_never_meet() {
     songs.insert(&song(1)).await.unwrap();
     let card = bob.card("Bob").await.unwrap();
     let ticket = band.grant(&card, Role::Writer).await.unwrap();
-    alice.connect(&hub.address).await.unwrap();
+    alice.connect(&at_alice).await.unwrap();
     assert!(alice.sync_once(DEADLINE).await.unwrap().is_complete());
     let (status, seen) = hub.ask(OPERATOR, "GET /v1/status", None);
     assert_eq!(
@@ -39,7 +52,7 @@ async fn hub_carries_between_those_who_never_meet() {
     alice.close().await.unwrap();
 
     let bobs = bob.join(&ticket).await.unwrap();
-    bob.connect(&hub.address).await.unwrap();
+    bob.connect(&at_bob).await.unwrap();
     let theirs = bobs.collection::<Song>("songs");
     until("Bob's copy", || async {
         theirs.count().await.ok() == Some(1)
@@ -50,17 +63,26 @@ async fn hub_carries_between_those_who_never_meet() {
     hub.stop();
 }
 
-/// Killed again and again while two peers write through it: nothing that it acknowledged is lost, and
-/// everything arrives.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_under_load_it_loses_nothing() {
+    killed_under_load(Network::Libp2p).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_under_load_of_web_sockets_it_loses_nothing() {
+    killed_under_load(Network::WsBesideHttp).await;
+}
+
+/// Killed again and again while two peers write through it: nothing that it acknowledged is lost, and
+/// everything arrives.
+async fn killed_under_load(network: Network) {
     let folder = tempfile::tempdir().unwrap();
     configure(folder.path());
     let mut hub = Process::start(folder.path());
-    let (alice, bob) = (peer().await, peer().await);
+    let (alice, bob) = (peer_on(network).await, peer_on(network).await);
     let band = alice.create_thread("band").await.unwrap();
     assert_eq!(hub.carry(ANN, &band, Role::Replicator).await.0, 201);
-    alice.connect(&hub.address).await.unwrap();
+    alice.connect(&hub.address(network)).await.unwrap();
     assert!(alice.sync_once(DEADLINE).await.unwrap().is_complete());
     let card = bob.card("Bob").await.unwrap();
     let ticket = band.grant(&card, Role::Writer).await.unwrap();
@@ -101,7 +123,7 @@ async fn killed_under_load_it_loses_nothing() {
         hub.kill();
         hub = Process::start(folder.path());
         for peer in [&alice, &bob] {
-            peer.connect(&hub.address).await.unwrap();
+            peer.connect(&hub.address(network)).await.unwrap();
         }
     }
     writer.await.unwrap();

@@ -36,7 +36,8 @@ pub(crate) fn configure(folder: &Path) {
         )
     };
     let text = format!(
-        "folder = \"data\"\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\ncontrol = \"127.0.0.1:0\"\n\
+        "folder = \"data\"\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n\
+         listen_ws = [\"127.0.0.1:0\"]\nserve_ws = true\ncontrol = \"127.0.0.1:0\"\n\
          bytes = 1_000_000_000\n{}{}{}",
         account("ann", ANN, "threads = 2"),
         account("bob", BOB, ""),
@@ -50,6 +51,17 @@ pub(crate) struct Process {
     child: Child,
     pub(crate) control: SocketAddr,
     pub(crate) address: Address,
+    addresses: Vec<Address>,
+}
+
+/// How a peer reaches the hub.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Network {
+    Libp2p,
+    /// Web sockets on a port of their own.
+    Ws,
+    /// Web sockets on the port of the HTTP interface.
+    WsBesideHttp,
 }
 
 impl Process {
@@ -65,11 +77,27 @@ impl Process {
         BufReader::new(stdout).read_line(&mut line).unwrap();
         let ready: Value = serde_json::from_str(&line).unwrap();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let addresses = ready["addresses"].as_array().unwrap().iter();
+        let addresses: Vec<Address> = addresses.map(|it| text(it).parse().unwrap()).collect();
         Self {
             control: text(&ready["control"]).parse().unwrap(),
-            address: text(&ready["addresses"][0]).parse().unwrap(),
+            address: addresses[0].clone(),
+            addresses,
             child,
         }
+    }
+
+    /// Where the hub is on a network.
+    pub(crate) fn address(&self, network: Network) -> Address {
+        let beside = format!("ws://{}/leno/", self.control);
+        let is_there = |address: &&Address| match network {
+            Network::Libp2p => address.as_str().starts_with("/ip4/"),
+            Network::Ws => {
+                address.as_str().starts_with("ws://") && !address.as_str().starts_with(&beside)
+            }
+            Network::WsBesideHttp => address.as_str().starts_with(&beside),
+        };
+        self.addresses.iter().find(is_there).unwrap().clone()
     }
 
     /// As when the power goes: nothing is told, nothing is written.
@@ -148,6 +176,17 @@ impl Drop for Process {
 pub(crate) async fn peer() -> Peer {
     let builder = Peer::builder().listen(["/ip4/127.0.0.1/tcp/0"]);
     builder.start().await.unwrap()
+}
+
+/// A peer that has one network only.
+pub(crate) async fn peer_on(network: Network) -> Peer {
+    match network {
+        Network::Libp2p => peer().await,
+        Network::Ws | Network::WsBesideHttp => {
+            let builder = Peer::builder().listen_ws(["127.0.0.1:0"]);
+            builder.start().await.unwrap()
+        }
+    }
 }
 
 /// Waits until something holds.
