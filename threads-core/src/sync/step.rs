@@ -328,8 +328,7 @@ impl Step<'_, '_> {
         let peer = self.peer;
         let session = self.replica.sessions.get_mut(&peer);
         let session = session.ok_or(SyncError::OutOfTurn { peer, what })?;
-        // A proof for each thread that both follow waits there as well, which nobody asked for.
-        if session.urgent.len() > URGENT_MAX + session.matched.len() {
+        if session.urgent.len() > URGENT_MAX {
             return Err(SyncError::TooMany {
                 peer,
                 what: "questions",
