@@ -184,7 +184,7 @@ impl Trio {
         let first = taken.iter().position(has_songs).unwrap();
         let last = taken.iter().rposition(has_songs).unwrap();
         let (mut alices, mut mallorys) = (0, 0);
-        for it in &taken[first..=last] {
+        for it in taken.iter().take(last + 1).skip(first) {
             match is_alices(it) {
                 true => alices += it.1,
                 false => mallorys += it.1,

@@ -19,7 +19,8 @@ use super::error::SyncError;
 use super::message::{Below, Message, NAMES_MAX, NODES_MAX, ShortNode, Shown};
 use super::replica::Replica;
 use super::session::Session;
-use super::step::Step;
+use super::slot::Slot;
+use super::step::{Step, note_kept};
 use super::tree::{HashTree, Name, Node, Prefix};
 use crate::ThreadId;
 
@@ -169,9 +170,44 @@ impl Step<'_, '_> {
             session
                 .urgent
                 .push_back(Message::Compared { round }.encode());
+            self.note_kept()?;
         } else {
             session.comparison.theirs = Some(round);
             session.comparison.to_show.insert(Prefix::ROOT);
+        }
+        Ok(())
+    }
+
+    /// Notes that the other side keeps what it has too. Threads that are talked about are told of by
+    /// acknowledgements.
+    fn note_kept(&mut self) -> Result<(), SyncError> {
+        let Replica {
+            sessions,
+            slots,
+            pairs,
+            unkept,
+            ..
+        } = &mut *self.replica;
+        let (Some(session), Some(pair)) = (sessions.get_mut(&self.peer), pairs.get(&self.peer))
+        else {
+            return Ok(());
+        };
+        let is_same = |id: &&ThreadId| {
+            let is_talked_of = session.matched.contains_key(id) || session.called.contains_key(id);
+            pair.shows(id) && !is_talked_of
+        };
+        let same: Vec<ThreadId> = unkept.iter().filter(is_same).copied().collect();
+        for id in same {
+            unkept.remove(&id);
+            session.stirred.insert(id);
+            let Some(Slot::Open(thread)) = slots.get(&id) else {
+                continue;
+            };
+            let own = thread.own_log().and_then(|log| thread.log(&log));
+            if let Some(log) = own {
+                let kept = [(log.id, log.tip.seq)];
+                note_kept(self.view, self.changes, thread, &kept)?;
+            }
         }
         Ok(())
     }
@@ -183,7 +219,7 @@ impl Step<'_, '_> {
             comparison.theirs = None;
             comparison.to_show.clear();
             comparison.is_done = true;
-            return Ok(());
+            return self.note_kept();
         }
         let is_ours = |it: &Round| it.number == round && it.looks == 1;
         if comparison.round.take_if(|it| is_ours(it)).is_none() {
@@ -191,6 +227,7 @@ impl Step<'_, '_> {
             return Err(SyncError::OutOfTurn { peer, what });
         }
         comparison.is_done = true;
+        self.note_kept()?;
         self.compare_again();
         Ok(())
     }
@@ -264,6 +301,7 @@ impl Step<'_, '_> {
             session
                 .urgent
                 .push_back(Message::Compared { round }.encode());
+            self.note_kept()?;
             self.compare_again();
         }
         Ok(())

@@ -45,6 +45,7 @@ impl Replica {
         self.pairs.forget_thread(id, number, &mut changes.batch);
         self.slots.remove(id);
         self.numbers.remove(&number);
+        self.unkept.remove(id);
         self.agenda.plan(*id, None);
         self.quotas.remove(id);
         self.spreads.forget(id);

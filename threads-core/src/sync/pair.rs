@@ -394,6 +394,11 @@ impl Pair {
         self.known.get(id)
     }
 
+    /// Tells whether the tree shows where a thread that is remembered stands now.
+    pub(super) fn shows(&self, id: &ThreadId) -> bool {
+        self.known.contains_key(id) && !self.stale.contains(id)
+    }
+
     /// The thread of a name.
     pub(super) fn id(&self, name: &Name) -> Option<ThreadId> {
         self.ids.get(name).copied()

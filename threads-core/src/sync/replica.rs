@@ -70,6 +70,8 @@ pub struct Replica {
     pub(super) spreads: Spreads,
     pub(super) pairs: Pairs,
     pub(super) agenda: Agenda,
+    /// Threads of which a peer that has the same may keep more than is noted.
+    pub(super) unkept: BTreeSet<ThreadId>,
     next_number: u32,
 }
 
@@ -115,6 +117,7 @@ impl Replica {
             next_number: pairs.numbers_until(),
             pairs,
             agenda: Agenda::default(),
+            unkept: BTreeSet::new(),
         };
         for (number, row) in rows {
             let (id, slot) = match decode_joining(&row, number) {
@@ -168,6 +171,9 @@ impl Replica {
 
     pub(super) fn insert(&mut self, id: ThreadId, slot: Slot) {
         let number = slot.number();
+        if slot.has_own_log() {
+            self.unkept.insert(id);
+        }
         self.next_number = self.next_number.max(number + 1);
         self.numbers.insert(number, id);
         self.slots.insert(id, slot);
@@ -247,8 +253,12 @@ impl Replica {
             refusals,
             pairs,
             agenda,
+            unkept,
             ..
         } = self;
+        if slots.get(&id).is_some_and(Slot::has_own_log) {
+            unkept.insert(id);
+        }
         agenda.plan(id, slots.get(&id));
         pairs.touched(id);
         let thread = match slots.get(&id) {
@@ -419,13 +429,14 @@ impl Replica {
     /// The newest record of a log that a peer said to keep, in this session.
     #[must_use]
     pub fn acked(&self, peer: &PeerKey, thread: &ThreadId, log: &LogId) -> Option<Seq> {
-        self.sessions
-            .get(peer)?
-            .matched
-            .get(thread)?
-            .acked
-            .get(log)
-            .copied()
+        match self.sessions.get(peer)?.matched.get(thread) {
+            Some(matched) => matched.acked.get(log).copied(),
+            // Whoever has the same has this too.
+            None if self.level(peer, thread) == Level::Level => {
+                Some(self.thread(thread)?.log(log)?.tip.seq)
+            }
+            None => None,
+        }
     }
 
     /// Records of this peer's own log that no other peer ever said to keep.

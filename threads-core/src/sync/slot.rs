@@ -40,6 +40,11 @@ impl Slot {
         }
     }
 
+    /// Tells whether something was written to the thread here.
+    pub(super) fn has_own_log(&self) -> bool {
+        matches!(self, Self::Open(thread) if thread.own_log().is_some())
+    }
+
     /// The own seat.
     pub(super) fn seat(&self) -> Option<&Seat> {
         match self {

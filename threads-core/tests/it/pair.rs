@@ -435,10 +435,11 @@ fn comparison_is_lied_about() {
     let ended = loop {
         let mut nodes = None;
         while let Some(bytes) = alice.poll(bob.key) {
-            match Message::decode(&bytes).unwrap() {
-                Message::Compare { round, .. } => nodes = Some((round, vec![Prefix::ROOT])),
-                Message::Ask { round, nodes: asks } => nodes = Some((round, asks)),
-                _ => {}
+            let message = Message::decode(&bytes).unwrap();
+            if let Message::Compare { round, .. } = &message {
+                nodes = Some((*round, vec![Prefix::ROOT]));
+            } else if let Message::Ask { round, nodes: asks } = message {
+                nodes = Some((round, asks));
             }
         }
         let Some((round, asks)) = nodes else {
