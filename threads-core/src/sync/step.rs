@@ -113,6 +113,9 @@ impl Step<'_, '_> {
     /// Remembers a thread in which both sides proved their seats and told each other what they have.
     fn learn(&mut self, id: ThreadId) -> Result<(), StoreError> {
         let peer = self.peer;
+        if !self.replica.remembers {
+            return Ok(());
+        }
         let Replica {
             sessions,
             slots,
