@@ -89,7 +89,7 @@ pub(super) struct Log {
     pub(super) parked: Option<Parked>,
     /// Control records in the past of its beginning.
     pub(super) opened: Frontier,
-    /// Control records in the past of the newest admitted record.
+    /// Control records in the past of the newest admitted record, or of what is drafted behind it.
     pub(super) frontier: Frontier,
     /// The newest changes of `frontier`, each with the record that made it.
     steps: VecDeque<(Seq, Frontier)>,
@@ -231,7 +231,13 @@ impl Log {
         step.map(|(_, frontier)| frontier)
     }
 
-    /// Notes the frontier of the record at `seq`, the newest admitted one; tells whether it is new.
+    /// Tells whether a later record than the one at `seq` has a frontier of its own.
+    pub(super) fn has_step_behind(&self, seq: Seq) -> bool {
+        self.steps.back().is_some_and(|(at, _)| *at > seq)
+    }
+
+    /// Notes the frontier of the record at `seq`, the newest admitted or drafted one; tells whether it is
+    /// new.
     pub(super) fn step(&mut self, seq: Seq, frontier: Frontier) -> bool {
         if frontier == self.frontier {
             return false;

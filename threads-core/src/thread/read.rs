@@ -87,7 +87,8 @@ impl Thread {
         log: &'a Log,
         seq: Seq,
     ) -> Result<Cow<'a, Frontier>, StoreError> {
-        if seq >= log.admitted {
+        // What is drafted goes beyond what is admitted.
+        if seq >= log.admitted && !log.has_step_behind(seq) {
             return Ok(Cow::Borrowed(&log.frontier));
         }
         if let Some(frontier) = log.recent_frontier(seq) {

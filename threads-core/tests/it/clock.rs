@@ -1,9 +1,11 @@
 //! Stamps and time.
 
+use leno_crdt_codec::cbor::Encoder;
+use leno_threads_core::store::Overlay;
 use leno_threads_core::thread::{AppendError, Parked, SKEW_MILLIS_MAX};
-use leno_threads_core::{Role, Stamp};
+use leno_threads_core::{FrameOp, Role, Stamp, THREAD_DOMAIN};
 
-use crate::util::{NOW, Peer, backup, level, secrets, sync, talk};
+use crate::util::{NOW, Peer, backup, grant_op, level, new_seat, secrets, sync, talk};
 
 fn pair() -> (Peer, Peer, leno_threads_core::ThreadId) {
     let (mut alice, mut bob) = (Peer::new(1), Peer::new(2));
@@ -237,4 +239,56 @@ fn nothing_is_governed_behind_own_records_that_are_held() {
     govern(&mut alice).unwrap();
     sync(&mut alice, &mut rex);
     assert!(level(&alice, &rex, id));
+}
+
+/// A record is released while the own log has more that is not published yet, which follows from newer
+/// governance: what it names is judged as it was.
+#[test]
+fn released_record_is_not_judged_by_a_draft() {
+    let (mut alice, mut bob, id) = pair();
+    alice.write(id, "one");
+    sync(&mut alice, &mut bob);
+    bob.write(id, "two");
+    sync(&mut alice, &mut bob);
+    alice.write(id, "three");
+    sync(&mut alice, &mut bob);
+    bob.now += SKEW_MILLIS_MAX + 60_000;
+    bob.write(id, "from the future");
+    sync(&mut alice, &mut bob);
+    let log = bob.thread(id).own_log().unwrap();
+    let held = alice.thread(id).log(&log).unwrap();
+    assert!(matches!(held.parked, Some(Parked::Time(_))), "{held:?}");
+
+    alice.now = NOW + 60_000;
+    let now = alice.time();
+    let seat = new_seat(&mut alice.rng);
+    let quarantined = alice.step(|replica, view, rng, changes| {
+        let thread = replica.thread_mut(&id).unwrap();
+        let kem = seat.kem.public_key().to_bytes();
+        let grant = FrameOp::Grant(grant_op(seat.id(), kem, Role::Reader));
+        thread
+            .govern(view, &[grant], &[], now, rng, changes)
+            .unwrap();
+        let mut body = Encoder::new();
+        body.text("four");
+        thread
+            .append(view, THREAD_DOMAIN, body.as_slice(), now, rng, changes)
+            .unwrap();
+        replica
+            .handle_timeout(view, now, rng, changes, &mut |_, _| {})
+            .unwrap();
+        let thread = replica.thread_mut(&id).unwrap();
+        thread.publish(changes);
+        replica.touched(id);
+        let view = Overlay::new(view, &changes.batch);
+        replica.thread(&id).unwrap().quarantined(&view).unwrap()
+    });
+    assert_eq!(quarantined, []);
+    let released = alice.thread(id).log(&log).unwrap();
+    assert_eq!(
+        (released.admitted, released.parked),
+        (released.tip.seq, None)
+    );
+    sync(&mut alice, &mut bob);
+    assert!(level(&alice, &bob, id));
 }
