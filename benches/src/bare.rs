@@ -1,11 +1,11 @@
 //! A peer of `leno-threads-core` alone: threads and sessions on a store in memory, no documents.
 
 use std::cell::Cell;
-use std::ops::Bound;
 
 use futures_executor::block_on;
 use leno_identity::{AgreementKey, SigningKey};
-use leno_threads_core::store::{Direction, MemoryStore, Store, StoreError, Table, View, Visit};
+use leno_threads_core::store::testing::Counting;
+use leno_threads_core::store::{MemoryStore, Store};
 use leno_threads_core::sync::{PeerKey, Replica};
 use leno_threads_core::thread::{Changes, Seat, Thread};
 use leno_threads_core::{
@@ -29,34 +29,6 @@ pub struct Bare {
     store: MemoryStore,
     rng: ChaCha20Rng,
     rows_read: Cell<u64>,
-}
-
-/// Counts the rows that are read.
-struct Counted<'a> {
-    view: &'a dyn View,
-    rows: &'a Cell<u64>,
-}
-
-impl View for Counted<'_> {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.rows.set(self.rows.get() + 1);
-        self.view.get(table, key)
-    }
-
-    fn scan(
-        &self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        direction: Direction,
-        visit: Visit<'_>,
-    ) -> Result<(), StoreError> {
-        let mut counted = |key: &[u8], row: &[u8]| {
-            self.rows.set(self.rows.get() + 1);
-            visit(key, row)
-        };
-        self.view.scan(table, from, to, direction, &mut counted)
-    }
 }
 
 /// Makes the keys of a seat.
@@ -101,10 +73,7 @@ impl Bare {
     ) -> Outcome<T> {
         let mut changes = Changes::new();
         let view = self.store.view()?;
-        let counted = Counted {
-            view: &*view,
-            rows: &self.rows_read,
-        };
+        let counted = Counting::new(&*view, &self.rows_read);
         let (replica, rng) = (&mut self.replica, &mut self.rng);
         let result = step(replica, &counted, self.now_millis, rng, &mut changes)?;
         drop(view);
@@ -218,10 +187,7 @@ impl Bare {
     /// If the store fails.
     pub fn poll(&mut self, to: PeerKey) -> Outcome<Option<Vec<u8>>> {
         let view = self.store.view()?;
-        let counted = Counted {
-            view: &*view,
-            rows: &self.rows_read,
-        };
+        let counted = Counting::new(&*view, &self.rows_read);
         Ok(self.replica.poll_message(&counted, &to)?)
     }
 

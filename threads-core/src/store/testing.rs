@@ -6,6 +6,7 @@
 
 mod blocks;
 mod calls;
+mod counting;
 mod dice;
 mod places;
 mod random;
@@ -22,6 +23,7 @@ pub use blocks::{
     block_conformance, blocks_are_listed_in_pages, blocks_are_put_read_and_deleted,
     bytes_that_are_not_as_named_are_refused, names_of_other_kinds_are_refused,
 };
+pub use counting::Counting;
 pub use places::{closing_twice_is_no_error, rows_outlive_their_handle, second_open_is_refused};
 pub use random::random_batches_match_a_map;
 pub use reads::{
