@@ -1,6 +1,6 @@
 //! A transport that changes what is sent.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -41,6 +41,8 @@ pub(super) struct Kept {
     pub(super) proofs: VecDeque<(SeatId, [u8; 64])>,
     /// What else they signed: heads and branches.
     pub(super) heads: VecDeque<[u8; 64]>,
+    /// Whom it showed a true proof before: they remember its seats, and need no other.
+    proved: BTreeSet<PeerId>,
     /// What an honest machine did that it must not.
     broken: Vec<String>,
     /// How often something special was done.
@@ -176,6 +178,10 @@ impl Liar {
                 kept.count("false proofs");
                 return vec![unprove(thread, &kept, dice)];
             }
+            Ok(Message::Prove { .. }) => {
+                kept.proved.insert(link.peer);
+                None
+            }
             // L02: another branch than others are told.
             Ok(Message::Range {
                 thread,
@@ -231,7 +237,7 @@ impl Liar {
         let (mut state, mut kept) = (self.lock(), self.memory.lock());
         match event {
             Event::Connected { peer, link } => {
-                let is_impostor = state.dice.below(6) == 0;
+                let is_impostor = state.dice.below(6) == 0 && !kept.proved.contains(peer);
                 let (peer, named) = (*peer, Vec::new());
                 let link = state.links.insert(
                     *link,

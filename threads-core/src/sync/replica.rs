@@ -72,8 +72,6 @@ pub struct Replica {
     pub(super) agenda: Agenda,
     /// Threads of which a peer that has the same may keep more than is noted.
     pub(super) unkept: BTreeSet<ThreadId>,
-    /// Whether shared threads are remembered beyond a session.
-    pub(super) remembers: bool,
     next_number: u32,
 }
 
@@ -120,7 +118,6 @@ impl Replica {
             pairs,
             agenda: Agenda::default(),
             unkept: BTreeSet::new(),
-            remembers: false,
         };
         for (number, row) in rows {
             let (id, slot) = match decode_joining(&row, number) {
@@ -151,13 +148,6 @@ impl Replica {
     /// This peer.
     pub(super) fn local(&self) -> PeerKey {
         self.local
-    }
-
-    /// Sets whether this peer remembers, beyond a session, which threads it shares with whom. Off by
-    /// default: all threads are named and proven anew in each session. Both sides must remember for
-    /// either to be spared that.
-    pub fn set_remembers(&mut self, remembers: bool) {
-        self.remembers = remembers;
     }
 
     /// The number for the next thread of this store.

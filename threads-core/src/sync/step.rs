@@ -113,9 +113,6 @@ impl Step<'_, '_> {
     /// Remembers a thread in which both sides proved their seats and told each other what they have.
     fn learn(&mut self, id: ThreadId) -> Result<(), StoreError> {
         let peer = self.peer;
-        if !self.replica.remembers {
-            return Ok(());
-        }
         let Replica {
             sessions,
             slots,

@@ -62,8 +62,7 @@ impl Peer {
     pub(crate) fn with_key(key: PeerKey) -> Self {
         let store = MemoryStore::new();
         let secret = NonceSecret::new(&key.0);
-        let mut replica = Replica::load(&*store.view().unwrap(), key, secret).unwrap();
-        replica.set_remembers(true);
+        let replica = Replica::load(&*store.view().unwrap(), key, secret).unwrap();
         Self {
             key,
             store,
@@ -90,7 +89,6 @@ impl Peer {
         let secret = NonceSecret::new(&self.key.0);
         let view = self.store.view().unwrap();
         self.replica = Replica::load(&*view, self.key, secret).unwrap();
-        self.replica.set_remembers(true);
     }
 
     pub(crate) fn step<T>(
