@@ -5,7 +5,7 @@ use std::cell::Cell;
 use futures_executor::block_on;
 use leno_identity::{AgreementKey, SigningKey};
 use leno_threads_core::store::testing::Counting;
-use leno_threads_core::store::{MemoryStore, Store};
+use leno_threads_core::store::{MemoryStore, Store, View};
 use leno_threads_core::sync::{PeerKey, Replica};
 use leno_threads_core::thread::{Changes, Seat, Thread};
 use leno_threads_core::{
