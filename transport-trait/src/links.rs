@@ -22,8 +22,8 @@ const UNREAD_DISCOVERIES_MAX: usize = 256;
 /// It keeps the clauses of the contract that are the same on every network: a peer has one live link,
 /// ids count up, each link is reported in order and once, nothing is reported after its end, the queue
 /// is bounded in bytes, and no peer fills it or keeps others waiting: each has its share of the room,
-/// and they are read in turns, about as many bytes of each. Everything else is the transport's: finding and proving who is there,
-/// carrying bytes, cutting links that stall.
+/// and they are read in turns, about as many bytes of each. Everything else is the transport's:
+/// finding and proving who is there, carrying bytes, cutting links that stall.
 ///
 /// # Examples
 ///

@@ -324,9 +324,8 @@ impl Replica {
         }
     }
 
-    /// Whether a peer and this one have told each other everything of all threads that both follow, and
-    /// which these are. What this costs follows the number of threads that changed since it was asked
-    /// last.
+    /// Whether a peer and this one have told each other which threads both follow, and everything of
+    /// these. What this costs follows the number of threads that changed since it was asked last.
     pub fn is_level(&mut self, peer: &PeerKey) -> bool {
         if !self.introduced(peer) {
             return false;
