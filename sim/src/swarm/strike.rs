@@ -38,6 +38,9 @@ pub(super) enum Due {
 /// How long a fault lasts, in microseconds.
 const LASTS: RangeInclusive<u64> = 5_000..=60_000_000;
 
+/// How long a machine that was put back is apart from the others, in microseconds.
+const APART: RangeInclusive<u64> = 25_000_000..=120_000_000;
+
 /// How far a clock jumps: up to two years, in milliseconds.
 const JUMP_MILLIS: RangeInclusive<u64> = 1..=63_000_000_000;
 
@@ -148,6 +151,11 @@ impl Run {
         let at = match (fault, self.plan.byzantine()) {
             (Fault::Byzantine, Some(liar)) => liar,
             (Fault::Byzantine, None) => return false,
+            // A copy is of use only where it was made.
+            (Fault::StaleCopy | Fault::UncountedCopy, _) => {
+                let made = self.seats.iter().position(|seat| seat.copied.is_some());
+                made.unwrap_or(any)
+            }
             _ => any,
         };
         let lasts = dice.magnitude(&LASTS);
@@ -257,6 +265,23 @@ impl Run {
         true
     }
 
+    /// Has a machine that was put back begin without a network, more often than not: what it writes
+    /// before it meets anybody shows whether it knows what it is.
+    fn start_apart(&mut self, at: usize) {
+        // Longer than it takes to be started.
+        let lasts = self.fate.magnitude(&APART);
+        if self.fate.below(4) == 0 {
+            return;
+        }
+        let own = id(&self.world, at);
+        for other in (0..self.plan.peers).filter(|other| *other != at) {
+            if let (Some(a), Some(b)) = (own, id(&self.world, other)) {
+                self.world.network().partition(a, b);
+                self.plan_after(lasts, Due::Heal(a, b));
+            }
+        }
+    }
+
     /// Copies a disk, or puts the copy back.
     fn strike_copy(&mut self, fault: Fault, at: usize) -> bool {
         let governed = self.model.borrow().governed.get(&at).copied();
@@ -295,8 +320,15 @@ impl Run {
                     seat.lost = before.without(after);
                 }
                 self.evidence.heads.put_back(at);
-                let mut model = self.model.borrow_mut();
-                model.forget(at, &copied.kept, is_uncounted);
+                self.model
+                    .borrow_mut()
+                    .forget(at, &copied.kept, is_uncounted);
+                self.start_apart(at);
+            }
+            // Once it was started again the copy is an older one.
+            Some(copied) if copied.governed == governed => {
+                seat.copied = Some(copied);
+                self.crash(at);
             }
             _ => {
                 let model = self.model.borrow();
