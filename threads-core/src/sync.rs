@@ -104,6 +104,7 @@ mod agenda;
 mod bucket;
 pub mod bundle;
 mod compare;
+mod delivery;
 mod error;
 mod forget;
 mod message;

@@ -241,7 +241,10 @@ const ATTACKS: [(&str, usize, Attack); 21] = [
     ("grafts", 5, grafts),
     ("prunes", 5, |_, thread, _| {
         let thread = thread_number(thread);
-        vec![Message::Prune { thread }.encode()]
+        vec![
+            Message::Prune { thread }.encode(),
+            Message::Pause { thread }.encode(),
+        ]
     }),
     ("ranges of unknown logs", 1, strange_ranges),
     ("ranges that nobody signed", 3, unsigned),

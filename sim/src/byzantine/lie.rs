@@ -233,6 +233,7 @@ fn falsify(message: Message<'_>, kept: &Kept, dice: &mut Dice) -> Vec<Vec<u8>> {
             }
         }
         Message::Prune { thread } => return vec![Message::Prune { thread }.encode(); FLOOD],
+        Message::Pause { thread } => return vec![Message::Pause { thread }.encode(); FLOOD],
         Message::Hello { .. }
         | Message::Genesis { .. }
         | Message::Refused { .. }

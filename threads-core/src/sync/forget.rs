@@ -49,6 +49,7 @@ impl Replica {
         self.agenda.plan(*id, None);
         self.quotas.remove(id);
         self.spreads.forget(id);
+        self.deliveries.forget(id);
         self.signals.forget(id);
         for session in self.sessions.values_mut() {
             if let Some(matched) = session.matched.remove(id) {

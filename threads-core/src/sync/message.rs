@@ -319,6 +319,11 @@ pub enum Message<'a> {
         /// How many since the session began.
         tags: u32,
     },
+    /// 25: send no data logs until the sender's next vector: another peer sends the same.
+    Pause {
+        /// The thread.
+        thread: u32,
+    },
 }
 
 impl<'a> Message<'a> {
@@ -513,6 +518,10 @@ impl<'a> Message<'a> {
                 begin(2, 24);
                 encoder.uint((*tags).into());
             }
+            Self::Pause { thread } => {
+                begin(2, 25);
+                encoder.uint((*thread).into());
+            }
         }
         encoder.into_vec()
     }
@@ -545,6 +554,7 @@ impl<'a> Message<'a> {
             | Self::Announce { thread, .. }
             | Self::Graft { thread, .. }
             | Self::Prune { thread }
+            | Self::Pause { thread }
             | Self::Left { thread } => Some(*thread),
         }
     }
@@ -563,7 +573,7 @@ impl<'a> Message<'a> {
         let count = decoder.array()?;
         let kind = decoder.uint()?;
         let length = match kind {
-            1 | 17 | 19 | 20 | 23 | 24 => 2,
+            1 | 17 | 19 | 20 | 23..=25 => 2,
             0 | 4 | 6 | 7 | 10 | 12 | 13 | 18 | 21 | 22 => 3,
             2 | 9 | 11 | 15 | 16 => 4,
             3 | 5 | 8 => 5,
@@ -721,6 +731,7 @@ fn decode_body<'a>(decoder: &mut Decoder<'a>, kind: u64) -> Result<Message<'a>, 
             logs: decode_places(decoder)?,
         },
         17 => Message::Prune { thread },
+        25 => Message::Pause { thread },
         20 => Message::Left { thread },
         _ => Message::UpToDate {
             thread,

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::PeerKey;
 use super::agenda::Agenda;
 use super::bundle::Imports;
+use super::delivery::Deliveries;
 use super::error::SyncError;
 use super::message::Message;
 use super::pair::Pairs;
@@ -68,6 +69,7 @@ pub struct Replica {
     pub(super) imports: Imports,
     pub(super) signals: Signals,
     pub(super) spreads: Spreads,
+    pub(super) deliveries: Deliveries,
     pub(super) pairs: Pairs,
     pub(super) agenda: Agenda,
     /// Threads of which a peer that has the same may keep more than is noted.
@@ -114,6 +116,7 @@ impl Replica {
             imports: Imports::default(),
             signals: Signals::default(),
             spreads: Spreads::default(),
+            deliveries: Deliveries::default(),
             next_number: pairs.numbers_until(),
             pairs,
             agenda: Agenda::default(),
@@ -524,6 +527,7 @@ impl Replica {
         self.spreads.now_millis = now.millis();
         self.signals.handle_timeout(now.millis());
         self.spread_timeout(now.millis());
+        self.delivery_timeout(now.millis());
         let mut news = Vec::new();
         self.agenda.plan_open(&self.slots);
         for id in self.agenda.due(now) {
@@ -564,7 +568,14 @@ impl Replica {
     pub fn poll_timeout(&self) -> Option<u64> {
         let threads = self.agenda.next_millis(&self.slots);
         let (spread, signals) = (self.spreads.poll_timeout(), self.signals.poll_timeout());
-        let others = [threads, self.refusals.next_millis(), spread, signals];
+        let delivery = self.deliveries.poll_timeout();
+        let others = [
+            threads,
+            self.refusals.next_millis(),
+            spread,
+            delivery,
+            signals,
+        ];
         others.into_iter().flatten().min()
     }
 

@@ -238,7 +238,12 @@ fn next_in(
         }
         matched.wraps_level = Some(thread.wraps_kept());
     }
-    if let Some(range) = next_range(matched, thread, view, Part::Data, RANGE_BYTES)? {
+    let room = matched.data_room();
+    if room == 0 && matched.owes_data(thread) {
+        return Ok(None);
+    }
+    if let Some(range) = next_range(matched, thread, view, Part::Data, room)? {
+        matched.data_sent(range.len());
         return Ok(Some(range));
     }
     if !matched.up_to_date_sent {
@@ -431,5 +436,6 @@ pub(super) fn next_range(
     matched.theirs.insert(log.id, last);
     let out = matched.ranges_out.entry(log.id).or_default();
     *out = (out.0 + 1, last);
+    matched.ranges_sent += 1;
     Ok(Some(message))
 }

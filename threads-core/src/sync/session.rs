@@ -9,6 +9,7 @@ use sha2::Sha256;
 
 use super::PeerKey;
 use super::compare::Comparison;
+use super::delivery::Probe;
 use super::message::{HaveLog, SHORT_HASH_BYTES, ShortNode, Tag};
 use super::signal::{Hearing, SignalTag};
 use super::spread::Link;
@@ -125,6 +126,17 @@ pub(super) struct Matched {
     pub(super) ranges_out: BTreeMap<LogId, (u64, Seq)>,
     /// How many of them the other side looked at.
     pub(super) ranges_done: BTreeMap<LogId, u64>,
+    /// How many ranges of all logs were sent, and how many of them were looked at.
+    pub(super) ranges_sent: u64,
+    pub(super) ranges_looked_at: u64,
+    /// How far the answer to the other side's vector was looked at.
+    pub(super) probe: Probe,
+    /// Whether the other side wants no data logs until its next vector: they come from somebody else.
+    pub(super) is_paused: bool,
+    /// Whether the other side was told so.
+    pub(super) pauses: bool,
+    /// Whether a vector was sent because what came was here already, and nothing new came since.
+    pub(super) is_corrected: bool,
     pub(super) wraps_sent: BTreeSet<(EpochId, SeatId, WrapTag)>,
     /// Keys that were wrapped anew because the other side asked.
     pub(super) wrapped_anew: BTreeSet<EpochId>,
@@ -296,6 +308,12 @@ impl Matched {
         self.link.until(log, tip) > theirs && !self.unwanted.contains(log)
     }
 
+    /// Tells whether something of a data log is to be sent.
+    pub(super) fn owes_data(&self, thread: &Thread) -> bool {
+        let mut data = thread.logs().filter(|log| !log.is_control);
+        data.any(|log| self.is_pushed(&log.id, log.tip.seq))
+    }
+
     /// Has the other side asked about logs that differ, each once.
     pub(super) fn ask_about(&mut self, differing: impl IntoIterator<Item = (LogId, Seq)>) {
         for (log, from) in differing {
@@ -338,6 +356,7 @@ impl Matched {
     /// Notes that the other side is sent a vector.
     pub(super) fn count_have(&mut self) {
         self.have_sent = true;
+        self.pauses = false;
         self.haves_out = self.haves_out.saturating_add(1);
     }
 

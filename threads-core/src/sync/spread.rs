@@ -299,6 +299,7 @@ impl Replica {
 
     /// One side of a session does not follow a thread any more.
     pub(super) fn part(&mut self, peer: &PeerKey, id: &ThreadId) {
+        self.delivery_over(peer, id);
         let Some(followers) = self.spreads.of.get_mut(id) else {
             return;
         };

@@ -263,6 +263,9 @@ impl Step<'_, '_> {
                 }
                 matched.haves_answered = vectors.max(matched.haves_answered);
                 matched.expected = 0;
+                if matched.is_answered() {
+                    self.replica.delivery_over(&peer, &id);
+                }
                 self.wrap_due(id);
                 self.wake(id);
                 Ok(self.learn(id)?)
@@ -284,6 +287,11 @@ impl Step<'_, '_> {
                 if self.knows_peer(id) {
                     self.replica.grafted(peer, id, always, &logs);
                 }
+                Ok(())
+            }
+            Message::Pause { thread } => {
+                let id = self.thread_id(thread)?;
+                self.matched(id)?.is_paused = true;
                 Ok(())
             }
             Message::Prune { thread } => {

@@ -12,6 +12,7 @@ mod bytes;
 mod clock;
 mod convergence;
 mod cut;
+mod delivery;
 mod forgery;
 mod forget;
 mod forks;

@@ -105,6 +105,7 @@ impl Step<'_, '_> {
         } else if taken.outcome.is_ok() {
             self.replica.was_duplicate(peer, id);
         }
+        self.note_delivery(id, &log, records, &taken)?;
         self.after_runs(id, log, &taken)?;
         self.ask_about_forks(id)?;
         self.wake(id);
@@ -112,6 +113,30 @@ impl Step<'_, '_> {
             Ok(()) => Ok(()),
             Err(source) => self.refuse(id, log, tip, source),
         }
+    }
+
+    /// Has the other side pause if somebody else sends the same.
+    fn note_delivery(
+        &mut self,
+        id: ThreadId,
+        log: &LogId,
+        records: u64,
+        taken: &Taken,
+    ) -> Result<(), SyncError> {
+        let peer = self.peer;
+        if taken.outcome.is_err() {
+            self.replica.delivery_over(&peer, &id);
+            return Ok(());
+        }
+        let log = self.replica.thread(&id).and_then(|it| it.log(log));
+        let is_data = log.is_some_and(|log| !log.is_control);
+        if is_data && self.knows_peer(id) && self.replica.delivered(peer, id, records, taken.stored)
+        {
+            let thread = self.matched(id)?.number;
+            let pause = Message::Pause { thread }.encode();
+            self.session("a range")?.urgent.push_back(pause);
+        }
+        Ok(())
     }
 
     /// Takes in runs of a log that begin at `first`, up to one that is refused; nothing before the

@@ -72,6 +72,7 @@ impl Step<'_, '_> {
             let theirs = matched.theirs.entry(log).or_default();
             *theirs = last.max(*theirs);
         }
+        matched.restart_data();
         matched.up_to_date_sent = false;
         matched.totals_sent = false;
         let peer = self.peer;
@@ -165,13 +166,18 @@ impl Step<'_, '_> {
             let tip = self.replica.thread(&id).and_then(|it| it.log(&log));
             let tip = tip.map_or(0, |log| log.tip.seq);
             let matched = self.matched(id)?;
-            matched.ranges_done.insert(log, *ranges);
+            let before = matched.ranges_done.insert(log, *ranges);
+            let more = ranges.saturating_sub(before.unwrap_or_default());
+            matched.ranges_looked_at = matched.ranges_looked_at.saturating_add(more);
             // It can keep no more than it was sent.
             let sent = matched.theirs.get(&log).copied().unwrap_or_default();
             let seq = sent.min(tip).min(*seq);
             let acked = matched.acked.entry(log).or_default();
             *acked = seq.max(*acked);
             kept.push((log, seq));
+        }
+        if self.matched(id)?.data_looked_at() {
+            self.wake(id);
         }
         if let Some(thread) = self.replica.thread(&id) {
             note_kept(self.view, self.changes, thread, &kept)?;

@@ -552,6 +552,7 @@ pub(super) fn messages() -> Vec<(&'static str, Vec<u8>)> {
             },
         ),
         ("24 seen", Message::Seen { tags: 70_000 }),
+        ("25 pause", Message::Pause { thread: 3 }),
     ];
     all.into_iter()
         .map(|(name, it)| (name, it.encode()))
