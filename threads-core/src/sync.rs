@@ -118,6 +118,7 @@ mod signal;
 mod slot;
 mod spread;
 mod step;
+mod strange;
 mod tree;
 
 pub use error::SyncError;
@@ -135,6 +136,7 @@ pub use signal::{
 };
 pub use slot::{Joining, Slot};
 pub use spread::SPREAD_DEGREE;
+pub use strange::STRANGE_LOGS_MAX;
 pub use tree::{CHILDREN, LEAVES_MAX, Name, Prefix};
 
 /// A peer: the Ed25519 key of its device, proven by the transport.

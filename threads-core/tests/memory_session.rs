@@ -13,6 +13,8 @@
     reason = "helpers of tests, which may panic as the tests do"
 )]
 
+use std::collections::BTreeMap;
+
 use leno_crdt_codec::cbor::Encoder;
 use leno_threads_core::store::Store;
 use leno_threads_core::sync::{
@@ -25,7 +27,7 @@ use leno_threads_core::{
 };
 use peak_alloc::PeakAlloc;
 
-use crate::util::{OwnedRun, Peer, backup, new_seat, secrets, sync};
+use crate::util::{OwnedRun, Peer, backup, forget_each_other, new_seat, secrets, sync};
 
 #[expect(dead_code, reason = "shared with the other binary")]
 #[path = "it/util.rs"]
@@ -64,22 +66,25 @@ struct World {
     peak: isize,
     /// What Alice's rows took when they were last looked at.
     rows: isize,
+    /// Logs that ranges named, by thread.
+    named: BTreeMap<usize, Vec<LogId>>,
 }
 
 fn current() -> isize {
     ALLOCATOR.current_usage().try_into().unwrap()
 }
 
-/// What the rows of a store take in memory.
-fn size(store: &leno_threads_core::store::MemoryStore) -> isize {
-    let before = current();
-    let copy = backup(store);
-    let size = current() - before;
-    drop(copy);
-    size
-}
-
 impl World {
+    /// What Alice's rows take in memory. Her store is made anew for it, so that it takes as much each time
+    /// however it grew.
+    fn size_of_rows(&mut self) -> isize {
+        let before = current();
+        let copy = backup(&self.alice.store);
+        let size = current() - before;
+        self.alice.store = copy;
+        size
+    }
+
     fn new(who: Who, threads: usize, reads: bool) -> Self {
         let (mut alice, mut mallory) = (Peer::new(1), Peer::new(9));
         let mut ids: Vec<_> = (0..threads).map(|_| alice.create()).collect();
@@ -109,6 +114,8 @@ impl World {
         sync(&mut alice, &mut mallory);
         alice.replica.disconnected(&mallory.key);
         mallory.replica.disconnected(&alice.key);
+        // What both remember and what did not change is not talked about: nothing could be attacked.
+        forget_each_other(&mut alice, &mut mallory);
         let mut world = Self {
             alice,
             mallory,
@@ -118,8 +125,9 @@ impl World {
             live: 0,
             peak: 0,
             rows: 0,
+            named: BTreeMap::new(),
         };
-        world.rows = size(&world.alice.store);
+        world.rows = world.size_of_rows();
         world.meet();
         world.reads = reads;
         world
@@ -169,12 +177,12 @@ impl World {
         let has_rows = !changes.batch.is_empty();
         futures_executor::block_on(self.alice.store.commit(changes.batch)).unwrap();
         drop((changes.events, changes.forks));
-        self.live += current() - before;
         if has_rows {
-            let rows = size(&self.alice.store);
+            let rows = self.size_of_rows();
             self.live -= rows - self.rows;
             self.rows = rows;
         }
+        self.live += current() - before;
         if self.reads {
             self.drain();
         }
@@ -312,12 +320,20 @@ fn grafts(_: &mut World, thread: usize, round: usize) -> Vec<Vec<u8>> {
     vec![graft.encode()]
 }
 
-fn range(thread: usize, log: LogId, runs: &[OwnedRun]) -> Vec<u8> {
+fn range(world: &mut World, thread: usize, log: LogId, runs: &[OwnedRun]) -> Vec<u8> {
     let parts = runs.iter();
     let parts = parts.map(|(_, items, signature)| Run::from_parts(items, signature).unwrap());
+    let named = world.named.entry(thread).or_default();
+    let log = match named.iter().position(|it| *it == log) {
+        Some(number) => LogName::Known(number.try_into().unwrap()),
+        None => {
+            named.push(log);
+            LogName::New(log)
+        }
+    };
     Message::Range {
         thread: thread_number(thread),
-        log: LogName::New(log),
+        log,
         first: runs[0].0,
         runs: parts.collect(),
     }
@@ -334,18 +350,17 @@ fn smallest(count: usize) -> Vec<u8> {
     items.into_vec()
 }
 
-fn strange_ranges(_: &mut World, thread: usize, _: usize) -> Vec<Vec<u8>> {
+fn strange_ranges(world: &mut World, thread: usize, _: usize) -> Vec<Vec<u8>> {
     let run = (1, smallest(1), [1; 64]);
     let logs = (0..LOGS_MAX).map(|at| LogId(number(at)));
-    logs.map(|log| range(thread, log, std::slice::from_ref(&run)))
+    logs.map(|log| range(world, thread, log, std::slice::from_ref(&run)))
         .collect()
 }
 
 /// Mallory's own log in a thread, if there is one, and the runs that follow it.
 fn craft(
-    world: &World,
+    world: &mut World,
     thread: usize,
-    round: usize,
     make: &dyn Fn(&util::Secrets, u64, u64) -> util::Crafted,
 ) -> Vec<Vec<u8>> {
     let id = world.ids[thread];
@@ -360,18 +375,7 @@ fn craft(
     let tip = world.alice.tip(id, log);
     let records: Vec<_> = (1..=700).map(|at| make(&keys, tip.stamp.0, at)).collect();
     let (run, _) = keys.craft(id, signer, &tip, &records);
-    if round == 0 {
-        return vec![range(thread, log, &[run])];
-    }
-    // The log has its number by now: the first one that was named.
-    let run_of = Run::from_parts(&run.1, &run.2).unwrap();
-    let again = Message::Range {
-        thread: thread_number(thread),
-        log: LogName::Known(0),
-        first: run.0,
-        runs: vec![run_of],
-    };
-    vec![again.encode()]
+    vec![range(world, thread, log, &[run])]
 }
 
 fn unsigned(world: &mut World, thread: usize, _: usize) -> Vec<Vec<u8>> {
@@ -386,21 +390,21 @@ fn unsigned(world: &mut World, thread: usize, _: usize) -> Vec<Vec<u8>> {
         .bytes(&vec![0; (1 << 20) - 16]);
     let runs = [smallest(1_024), long.into_vec()].map(|items| (next, items, [1; 64]));
     runs.iter()
-        .map(|run| range(thread, log, std::slice::from_ref(run)))
+        .map(|run| range(world, thread, log, std::slice::from_ref(run)))
         .collect()
 }
 
 /// About a megabyte of records with a stamp that nobody lets in for a month.
-fn from_the_future(world: &mut World, thread: usize, round: usize) -> Vec<Vec<u8>> {
+fn from_the_future(world: &mut World, thread: usize, _: usize) -> Vec<Vec<u8>> {
     let later = Stamp::from_millis(util::NOW + FUTURE_MILLIS).0;
-    craft(world, thread, round, &move |keys, tip, at| {
+    craft(world, thread, &move |keys, tip, at| {
         keys.text(Stamp(tip.max(later) + at), &"x".repeat(1_300))
     })
 }
 
 /// Records that name others that never come, each its own.
 fn waiting(world: &mut World, thread: usize, round: usize) -> Vec<Vec<u8>> {
-    craft(world, thread, round, &move |keys, tip, at| {
+    craft(world, thread, &move |keys, tip, at| {
         let mut record = keys.text(Stamp(tip + at), "x");
         let refs = (0..16).map(|it| RecordRef {
             log: LogId(number((round << 40) + ((at as usize) << 8) + it)),
@@ -618,6 +622,50 @@ fn hostile_sessions_stay_within_bounds() {
                 let stands = run(&mut world, rounds, attack);
                 let end = if stands { "" } else { ", cut off" };
                 check(format!("{who:?} {how}: {name}{end}"), &world);
+            }
+        }
+    }
+    assert!(beyond.is_empty(), "beyond {BOUND} bytes: {beyond:#?}");
+}
+
+/// What ends a session is shown on its own.
+const ENDS: [&str; 4] = [
+    "proofs",
+    "ranges that nobody signed",
+    "acknowledgements",
+    "a branch",
+];
+
+/// All attacks one after the other over one connection, about one thread or several, and the other way
+/// round.
+#[test]
+fn whole_hostile_sessions_stay_within_bounds() {
+    let _alone = ALONE.lock();
+    let mut beyond = Vec::new();
+    let mut attacks: Vec<_> = ATTACKS.to_vec();
+    attacks.retain(|(name, ..)| !ENDS.contains(name));
+    let last = attacks.pop().unwrap();
+    let mut backwards: Vec<_> = attacks.iter().rev().copied().collect();
+    for order in [&mut attacks, &mut backwards] {
+        order.push(last);
+        for who in [Who::Writer, Who::KeyHolder] {
+            for (threads, reads) in [(1, true), (2, false), (8, true), (8, false)] {
+                let mut world = World::new(who, threads, reads);
+                for (name, rounds, attack) in &*order {
+                    let stands = run(&mut world, *rounds, *attack);
+                    assert!(stands || *name == last.0, "{who:?}: {name} ended it");
+                }
+                let how = if reads { "reads" } else { "never reads" };
+                let what = format!(
+                    "{who:?} {how}, {threads} threads, {} first: peak {} KiB, live {} KiB",
+                    order[0].0,
+                    world.peak >> 10,
+                    world.live >> 10,
+                );
+                println!("{what}");
+                if usize::try_from(world.peak).unwrap() > BOUND {
+                    beyond.push(what);
+                }
             }
         }
     }

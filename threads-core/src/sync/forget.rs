@@ -52,7 +52,7 @@ impl Replica {
         self.deliveries.forget(id);
         self.signals.forget(id);
         for session in self.sessions.values_mut() {
-            if let Some(matched) = session.matched.remove(id) {
+            if let Some(matched) = session.unmatch(id) {
                 let thread = matched.number;
                 session.urgent.push_back(Message::Left { thread }.encode());
                 session.left.insert(*id);

@@ -293,6 +293,9 @@ impl Replica {
                 if count(matched) < before && !bug!(VectorNotRefreshed) {
                     matched.have_sent = false;
                 }
+                if governed {
+                    session.recount_strange(thread);
+                }
             }
             session.wake(id);
             if let Some(pair) = pairs.get(&session.remote) {

@@ -13,6 +13,7 @@ use super::delivery::Probe;
 use super::message::{HaveLog, SHORT_HASH_BYTES, ShortNode, Tag};
 use super::signal::{Hearing, SignalTag};
 use super::spread::Link;
+use super::strange::Strange;
 use super::tree::Digest;
 use crate::thread::{Thread, WrapTag};
 use crate::{EpochId, RecordId, SeatId, ServiceKey, ThreadId};
@@ -53,6 +54,8 @@ pub(super) struct Session {
     /// Whether the other side proved a seat, in this session or an earlier one.
     pub(super) is_proven: bool,
     pub(super) matched: BTreeMap<ThreadId, Matched>,
+    /// How many logs that are not open here are remembered, in all threads.
+    pub(super) strange: Strange,
     pub(super) thread_of_number: BTreeMap<u32, ThreadId>,
     /// Threads that this side followed when the session began, and no longer.
     pub(super) left: BTreeSet<ThreadId>,
@@ -114,8 +117,8 @@ pub(super) struct Matched {
     /// Logs that ranges from the other side named, in order, and the same as a set.
     pub(super) named_in: Vec<LogId>,
     pub(super) known_in: BTreeSet<LogId>,
-    /// How many of them were not here when they were named.
-    pub(super) strange_in: usize,
+    /// How many logs that are not open here are remembered.
+    pub(super) strange: Strange,
     /// Whether the other side named too many of those: no more ranges of the thread are looked at.
     pub(super) is_muted: bool,
     /// What the next acknowledgement says, by the other side's log numbers.
@@ -197,6 +200,7 @@ impl Session {
             comparison: Comparison::default(),
             is_proven: false,
             matched: BTreeMap::new(),
+            strange: Strange::default(),
             thread_of_number: BTreeMap::new(),
             left: BTreeSet::new(),
             urgent: VecDeque::new(),

@@ -177,6 +177,13 @@ impl Matched {
         }
     }
 
+    /// How many of the logs that were announced, and did not come, are not open here.
+    pub(super) fn strange_offers(&self, thread: Option<&Thread>) -> usize {
+        let offered = self.link.offered.keys();
+        let is_strange = |log: &&LogId| thread.is_none_or(|it| it.log(log).is_none());
+        offered.filter(is_strange).count()
+    }
+
     /// What came by another way needs not be asked for; who announced it waits to hear so.
     pub(super) fn settle_offers(&mut self, thread: &Thread) {
         let link = &mut self.link;
@@ -440,17 +447,17 @@ impl Replica {
         let (Some(session), Some(super::Slot::Open(thread))) = (session, slots.get(&id)) else {
             return;
         };
-        let Some(matched) = session.matched.get_mut(&id) else {
-            return;
-        };
         for it in logs {
             let here = thread.log(&it.log);
-            let link = &mut matched.link;
-            let is_offered = link.offered.contains_key(&it.log) || link.offered.len() < LOGS_MAX;
             // Of logs that are not open here, only so many take room.
-            if here.is_none() && !is_offered {
+            if here.is_none() && !session.admit_told(&id, &it.log) {
                 continue;
             }
+            let Some(matched) = session.matched.get_mut(&id) else {
+                return;
+            };
+            let link = &mut matched.link;
+            let is_offered = link.offered.contains_key(&it.log) || link.offered.len() < LOGS_MAX;
             let tip = here.map_or(0, |log| log.tip.seq);
             let theirs = matched.theirs.entry(it.log).or_default();
             *theirs = it.seq.max(*theirs);
@@ -468,6 +475,9 @@ impl Replica {
                 }
             }
         }
+        let Some(matched) = session.matched.get_mut(&id) else {
+            return;
+        };
         let link = &mut matched.link;
         // Not all at once, and those with room first.
         let spread = u64::from(session.local.0[0] ^ session.remote.0[0]);

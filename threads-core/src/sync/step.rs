@@ -202,7 +202,7 @@ impl Step<'_, '_> {
                 subscribe,
                 wraps,
                 logs,
-            } => self.have(thread, subscribe, wraps, &logs),
+            } => self.have(thread, subscribe, wraps, logs),
             Message::Totals { thread, records } => {
                 let id = self.thread_id(thread)?;
                 self.matched(id)?.expected = records;
@@ -245,7 +245,7 @@ impl Step<'_, '_> {
             Message::Left { thread } => {
                 let id = self.thread_id(thread)?;
                 let session = self.session("a farewell")?;
-                session.matched.remove(&id);
+                session.unmatch(&id);
                 session.unproven.remove(&id);
                 // Whoever joins anew names the thread anew.
                 if let Some(pair) = self.replica.pairs.get_mut(&peer) {

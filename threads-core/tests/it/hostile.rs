@@ -2,7 +2,8 @@
 
 use leno_crdt_codec::cbor::DecodeError;
 use leno_threads_core::sync::{
-    AckLog, EPOCHS_MAX, HaveLog, LOGS_MAX, LogName, Message, SYNC_MESSAGE_BYTES_MAX, SyncError,
+    AckLog, EPOCHS_MAX, HaveLog, LogName, Message, STRANGE_LOGS_MAX, SYNC_MESSAGE_BYTES_MAX,
+    SyncError,
 };
 use leno_threads_core::{EpochId, LogId, Role, Run, SeatId, ThreadId, VerifyError, Wrap};
 use proptest::prelude::*;
@@ -374,7 +375,7 @@ fn too_many_strange_logs_end_one_thread_and_not_the_session() {
         let is_ack = matches!(Message::decode(&bytes), Ok(Message::Ack { .. }));
         (!is_ack).then_some(bytes)
     };
-    for number in 0..LOGS_MAX {
+    for number in 0..STRANGE_LOGS_MAX {
         alice
             .receive(bob.key, &range(invented(number)).encode())
             .unwrap();
@@ -386,7 +387,7 @@ fn too_many_strange_logs_end_one_thread_and_not_the_session() {
         "a log that is open comes all the same"
     );
     assert!(alice.errors.is_empty(), "{:?}", alice.errors.first());
-    let one_more = range(invented(LOGS_MAX)).encode();
+    let one_more = range(invented(STRANGE_LOGS_MAX)).encode();
     alice.receive(bob.key, &one_more).unwrap();
     assert!(matches!(
         alice.errors.pop(),

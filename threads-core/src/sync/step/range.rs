@@ -9,7 +9,7 @@ use leno_crdt_codec::{LogId, Seq, bug};
 use super::Step;
 use crate::store::StoreError;
 use crate::sync::error::SyncError;
-use crate::sync::message::{LOGS_MAX, LogName, Message};
+use crate::sync::message::{LogName, Message};
 use crate::sync::slot::Slot;
 use crate::thread::{Opened, Parked, ReceiveError, ThreadEvent};
 use crate::{RecordRef, Run, ThreadId, VerifyError};
@@ -39,14 +39,15 @@ impl Step<'_, '_> {
         let thread = self.replica.thread(&id);
         let is_here = |log: &LogId| thread.is_some_and(|it| it.log(log).is_some());
         let is_strange = matches!(&name, LogName::New(log) if !is_here(log));
-        let matched = self.matched(id)?;
-        if matched.is_muted {
+        if self.matched(id)?.is_muted {
             return Ok(());
         }
+        // Whoever may open logs bounds those that are here. Others take room for nothing.
+        let may_be_named = !is_strange || self.session("a range")?.admit_sent(&id);
+        let matched = self.matched(id)?;
         let (log, log_number) = match name {
             LogName::New(log) => {
-                // Whoever may open logs bounds those that are here. Others take room for nothing.
-                if is_strange && matched.strange_in >= LOGS_MAX {
+                if !may_be_named {
                     matched.is_muted = true;
                     return Err(SyncError::TooManyLogs { peer, thread: id });
                 }
@@ -54,7 +55,6 @@ impl Step<'_, '_> {
                     let what = "a second name of a log";
                     return Err(SyncError::OutOfTurn { peer, what });
                 }
-                matched.strange_in += usize::from(is_strange);
                 matched.named_in.push(log);
                 (log, matched.named_in.len() - 1)
             }

@@ -21,7 +21,7 @@ impl Step<'_, '_> {
         number: u32,
         subscribe: bool,
         wraps: [u8; 8],
-        logs: &[HaveLog],
+        mut logs: Vec<HaveLog>,
     ) -> Result<(), SyncError> {
         let id = self.thread_id(number)?;
         let wraps_level = self
@@ -30,23 +30,19 @@ impl Step<'_, '_> {
             .filter(|thread| thread.wraps_digest() == wraps)
             .map(Thread::wraps_kept);
         let knows_peer = self.knows_peer(id);
-        let (mut differing, level_logs) = self.judge(id, logs)?;
+        let (mut differing, level_logs) = self.judge(id, &logs)?;
         if knows_peer {
             // Who was asked before may not have had the branch that is waited for.
             let thread = self.replica.thread(&id);
             differing.extend(thread.into_iter().flat_map(Thread::lower_forks));
         }
+        self.forget_strange(id, &mut logs);
         let matched = self.matched(id)?;
         // What it did not keep when it was sent here may have come to it from others since.
         for (log, seq) in level_logs {
             let acked = matched.acked.entry(log).or_default();
             *acked = seq.max(*acked);
         }
-        matched.unjudged = if knows_peer {
-            Vec::new()
-        } else {
-            logs.to_vec()
-        };
         matched.ask_about(differing);
         let is_new = subscribe && !matched.subscribed;
         matched.wraps_level = wraps_level;
@@ -67,6 +63,7 @@ impl Step<'_, '_> {
         matched.unwanted = declined.map(|it| it.log).collect();
         let full = logs.iter().filter(|it| it.lacks_room());
         matched.full_there = full.map(|it| it.log).collect();
+        matched.unjudged = if knows_peer { Vec::new() } else { logs };
         // What is under way was not there yet when the other side wrote its vector.
         for (log, last) in matched.under_way().collect::<Vec<_>>() {
             let theirs = matched.theirs.entry(log).or_default();
@@ -121,6 +118,20 @@ impl Step<'_, '_> {
             .collect();
         note_kept(self.view, self.changes, thread, &same)?;
         Ok((session.differing(thread, logs), same))
+    }
+
+    /// Forgets of a vector what there is no room for.
+    fn forget_strange(&mut self, id: ThreadId, logs: &mut Vec<HaveLog>) {
+        let Replica {
+            sessions, slots, ..
+        } = &mut *self.replica;
+        let thread = match slots.get(&id) {
+            Some(Slot::Open(thread)) => Some(thread.as_ref()),
+            _ => None,
+        };
+        if let Some(session) = sessions.get_mut(&self.peer) {
+            session.forget_strange(&id, thread, logs);
+        }
     }
 
     /// Takes in what a peer has by now and does not push.
