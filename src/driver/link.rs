@@ -127,8 +127,8 @@ impl Links {
         // Known is who proved a seat here, and whom a remembered address names.
         if !is_named && !self.met.contains(&key) {
             work.events.push(Event::Discovered { peer, address });
-        } else if dials.try_once(&address) {
-            work.core.to_dial.push(address);
+        } else {
+            dials.try_once(&address);
         }
     }
 
