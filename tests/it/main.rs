@@ -24,6 +24,7 @@ mod kill;
 #[cfg(feature = "ws")]
 mod networks;
 mod readme;
+mod rendezvous;
 mod replicate;
 mod restored;
 mod signals;
