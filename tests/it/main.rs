@@ -23,6 +23,7 @@ mod flood;
 mod kill;
 #[cfg(feature = "ws")]
 mod networks;
+mod processes;
 mod readme;
 mod rendezvous;
 mod replicate;
