@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::event::Subscribers;
 use crate::generation::Generation;
 use crate::peer::Peer;
+use crate::rendezvous::Rendezvous;
 use crate::replicate::load_quotas;
 use crate::signal::Signalling;
 use crate::work::{Core, meta, put_meta};
@@ -69,6 +70,7 @@ pub struct Builder {
     padding: Padding,
     suite: Suite,
     degree: usize,
+    shares_addresses: bool,
 }
 
 enum Network {
@@ -100,6 +102,7 @@ impl Default for Builder {
             padding: Padding::Padme,
             suite: Suite::Aes256Gcm,
             degree: SPREAD_DEGREE,
+            shares_addresses: false,
         }
     }
 }
@@ -208,6 +211,43 @@ impl Builder {
         self
     }
 
+    /// Tells those who read its threads where this peer can be dialled, through whatever peer they are
+    /// both connected to, and dials those who tell so too: members who only know a hub find each other by
+    /// it, and go on when it is gone. Off unless this says otherwise.
+    ///
+    /// Every reader of a thread then learns this peer's addresses, the first four of
+    /// [`Peer::addresses`]. Replicators that pass them on cannot read them, and nobody else is sent them.
+    /// A member may name addresses at which somebody else is, but only for its own device: they are
+    /// dialled, and ever more rarely if it is not there.
+    ///
+    /// Addresses are told in up to 64 threads that somebody connected shares, every 30 seconds, so a peer
+    /// that is idle sends more than without. With 32 links nobody else is looked for.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), leno::Error> { futures_executor::block_on(async {
+    /// use leno::store::MemoryStore;
+    /// use leno::transport::memory::{Conditions, MemoryNetwork};
+    /// use leno::{ManualClock, Peer, PeerId};
+    ///
+    /// # let (network, clock) = (MemoryNetwork::new(1, Conditions::default()), ManualClock::new(0));
+    /// let store = MemoryStore::new();
+    /// let device = Peer::device(&store).await?;
+    /// let transport = network.endpoint(PeerId(device.verifying_key().to_bytes()));
+    /// let builder = Peer::builder().store(store).transport(transport).clock(clock);
+    /// let (peer, driver) = builder.share_addresses(true).build().await?;
+    /// // Whoever reads a thread of this peer, and shares a hub with it, now finds it.
+    /// assert_eq!(peer.addresses().len(), 1);
+    /// # futures_util::try_join!(driver.run(), peer.close())?;
+    /// # Ok(()) }) }
+    /// ```
+    #[must_use]
+    pub fn share_addresses(mut self, share: bool) -> Self {
+        self.shares_addresses = share;
+        self
+    }
+
     /// Builds the peer and spawns its driver on the current tokio runtime.
     ///
     /// # Errors
@@ -260,6 +300,7 @@ impl Builder {
             restored.extend(replica.ids());
         }
         start.keep(&*self.store, changes.batch).await?;
+        let shared = transport.clone().filter(|_| self.shares_addresses);
         let core = Core {
             identity: *certificate.claim().identity(),
             certificate: certificate.certificate().clone(),
@@ -271,6 +312,7 @@ impl Builder {
             suite: self.suite,
             subscribers: Subscribers::default(),
             signals: Signalling::default(),
+            rendezvous: Rendezvous::new(shared),
             restored,
             awaited,
             told: BTreeMap::new(),

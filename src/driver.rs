@@ -323,6 +323,7 @@ impl Driver {
         if back > 0 {
             self.dials.clock_went_back(back);
             self.core.signals.clock_went_back(back);
+            self.core.rendezvous.clock_went_back(back);
             for waiter in &mut self.waiters {
                 waiter.until_millis = waiter.until_millis.saturating_sub(back);
             }
@@ -433,6 +434,11 @@ impl Driver {
             broken: &mut broken,
         };
         let flushed = work.finish();
+        let is_linked = |peer: &PeerKey| self.links.live.contains_key(peer);
+        for found in work.found(self.links.live.len(), is_linked) {
+            self.links
+                .discovered(&mut work, &mut self.dials, found, true);
+        }
         if !work.core.subscribers.is_empty() {
             let touched = work.changes.events.iter().map(|(thread, _)| *thread);
             for thread in touched.collect::<BTreeSet<_>>() {
@@ -590,7 +596,8 @@ impl Driver {
         let waiter = self.waiters.iter().map(|waiter| waiter.until_millis).min();
         let (held, timeout) = (self.held.wake_millis(), self.core.replica.poll_timeout());
         let signals = self.core.signals.wake_millis();
-        let all = [redial, waiter, held, timeout, signals];
+        let rendezvous = self.core.rendezvous.wake_millis();
+        let all = [redial, waiter, held, timeout, signals, rendezvous];
         all.into_iter().flatten().min()
     }
 

@@ -63,6 +63,7 @@ mod generation;
 mod member;
 mod peer;
 mod queue;
+mod rendezvous;
 mod replicate;
 mod signal;
 mod text;

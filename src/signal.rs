@@ -402,10 +402,18 @@ impl Signalling {
         self.present.values().map(|it| it.due_millis).min()
     }
 
+    /// Says something no more. It is not withdrawn: nobody hears it.
+    pub(crate) fn leave(&mut self, id: ThreadId, key: &str) {
+        self.present.remove(&(id, key.to_owned()));
+    }
+
     /// Somebody came, who may have been here before: what ended with the old session is shown again
-    /// only if it is said anew.
+    /// only if it is said anew. What this peer says by itself can wait: it stands in many threads.
     pub(crate) fn connected(&mut self, now_millis: u64) {
-        for present in self.present.values_mut() {
+        for ((_, key), present) in &mut self.present {
+            if key.starts_with(RESERVED_PREFIX) {
+                continue;
+            }
             let due = now_millis.max(present.said_millis.saturating_add(GREET_MILLIS));
             present.due_millis = present.due_millis.min(due);
         }
@@ -485,28 +493,34 @@ impl Work<'_> {
     /// Says what is due, and sorts what was heard.
     pub(crate) fn signals(&mut self) {
         let now_millis = self.now_millis;
-        let due = |present: &Present| present.due_millis <= now_millis;
-        let present = std::mem::take(&mut self.core.signals.present);
-        for ((id, key), mut present) in present {
-            if due(&present) {
-                let said = self.say(id, &key, present.value.as_deref());
-                let wait_millis = match said {
-                    Ok(()) if present.value.is_none() => continue,
-                    Ok(()) => {
-                        present.said_millis = now_millis;
-                        REFRESH_MILLIS
-                    }
-                    Err(Error::NoSuchThread(_)) => continue,
-                    Err(Error::Signal(SignalError::TooFast { wait_millis })) => wait_millis.max(1),
-                    // A withdrawal that nobody may hear any more is none.
-                    Err(_) if present.value.is_none() => continue,
-                    Err(_) => REFRESH_MILLIS,
-                };
-                present.due_millis = now_millis.saturating_add(wait_millis);
-            }
-            self.core.signals.present.insert((id, key), present);
+        let is_due = |present: &Present| present.due_millis <= now_millis;
+        let present = self.core.signals.present.iter();
+        let due = present.filter(|(_, it)| is_due(it));
+        for place in due.map(|(place, _)| place.clone()).collect::<Vec<_>>() {
+            let Some(mut present) = self.core.signals.present.remove(&place) else {
+                continue;
+            };
+            let (id, key) = &place;
+            let said = self.say(*id, key, present.value.as_deref());
+            let wait_millis = match said {
+                Ok(()) if present.value.is_none() => continue,
+                Ok(()) => {
+                    present.said_millis = now_millis;
+                    REFRESH_MILLIS
+                }
+                Err(Error::NoSuchThread(_)) => continue,
+                Err(Error::Signal(SignalError::TooFast { wait_millis })) => wait_millis.max(1),
+                // A withdrawal that nobody may hear any more is none.
+                Err(_) if present.value.is_none() => continue,
+                Err(_) => REFRESH_MILLIS,
+            };
+            present.due_millis = now_millis.saturating_add(wait_millis);
+            self.core.signals.present.insert(place, present);
         }
         let heard = self.core.replica.take_signal_events();
+        for signal in &heard {
+            self.core.rendezvous.hear(signal);
+        }
         let is_public = |event: &SignalEvent| !event.name.starts_with(RESERVED_PREFIX);
         let signals = &mut self.core.signals;
         signals.news.extend(heard.into_iter().filter(is_public));

@@ -20,6 +20,7 @@ use rand_chacha::ChaCha20Rng;
 use crate::Error;
 use crate::clock::Clock;
 use crate::event::{Event, Subscribers};
+use crate::rendezvous::Rendezvous;
 use crate::signal::Signalling;
 
 /// Everything of a peer that outlives a step and is not a port.
@@ -35,6 +36,7 @@ pub(crate) struct Core {
     pub(crate) suite: Suite,
     pub(crate) subscribers: Subscribers,
     pub(crate) signals: Signalling,
+    pub(crate) rendezvous: Rendezvous,
     /// Threads that may have been restored from a copy: no writes before a level sync.
     pub(crate) restored: BTreeSet<ThreadId>,
     /// Joined threads that were not seen with the grant of their ticket: the beginning of its record's
@@ -361,6 +363,7 @@ impl Work<'_> {
     pub(crate) fn finish(&mut self) -> Vec<(ThreadId, Flushed)> {
         self.publish();
         self.pack();
+        self.rendezvous();
         self.signals();
         for id in self.core.restored.clone() {
             let replica = &self.core.replica;

@@ -22,7 +22,7 @@ pub(super) struct Dials {
     /// Addresses that are being dialled, and whether a caller or the start of the peer wants it: what
     /// is only tried again keeps nobody waiting.
     under_way: BTreeMap<Address, bool>,
-    /// Addresses that nobody vouches for, which are dialled once and not again.
+    /// Addresses that nobody vouches for, which are dialled once and not again, and keep nobody waiting.
     tries: BTreeSet<Address>,
     /// By which addresses each peer was reached.
     routes: BTreeMap<PeerKey, Route>,
@@ -53,6 +53,9 @@ pub(super) enum Dialled {
 
 impl Dials {
     pub(super) fn begin(&mut self, address: &Address, is_wanted: bool) {
+        if is_wanted {
+            self.tries.remove(address);
+        }
         let wanted = self.under_way.entry(address.clone()).or_default();
         *wanted |= is_wanted;
     }
@@ -121,12 +124,14 @@ impl Dials {
     /// The addresses to dial now.
     pub(super) fn due(&self, now_millis: u64) -> Vec<Address> {
         let due = self.waiting().filter(|(_, it)| it.at_millis <= now_millis);
-        due.map(|(address, _)| address.clone()).collect()
+        let due = due.map(|(address, _)| address);
+        due.chain(self.untried()).cloned().collect()
     }
 
     /// When an address is due.
     pub(super) fn wake_millis(&self) -> Option<u64> {
-        self.waiting().map(|(_, redial)| redial.at_millis).min()
+        let planned = self.waiting().map(|(_, redial)| redial.at_millis);
+        planned.chain(self.untried().map(|_| 0)).min()
     }
 
     /// Brings everything forward by as much as the clock was set back.
@@ -147,6 +152,11 @@ impl Dials {
     fn waiting(&self) -> impl Iterator<Item = (&Address, &Redial)> {
         let planned = self.planned.iter();
         planned.filter(|(address, _)| !self.under_way.contains_key(*address))
+    }
+
+    fn untried(&self) -> impl Iterator<Item = &Address> {
+        let tries = self.tries.iter();
+        tries.filter(|address| !self.under_way.contains_key(*address))
     }
 
     fn plan(&mut self, address: Address, last_millis: u64, now_millis: u64) {
@@ -226,8 +236,10 @@ mod tests {
     fn address_that_nobody_vouches_for_is_dialled_once() {
         let (mut dials, address) = dials();
         assert!(dials.try_once(&address) && !dials.try_once(&address));
+        assert_eq!(dials.due(7), std::slice::from_ref(&address));
         dials.begin(&address, false);
         assert!(!dials.try_once(&address), "it is being dialled");
+        assert!(dials.due(7).is_empty() && !dials.is_awaited());
         let detail = String::new();
         let address_of = address.clone();
         let refused = TransportError::Unreachable {
@@ -242,6 +254,13 @@ mod tests {
         dials.end(&address, Ok(peer), 0);
         dials.lost(&peer, 0);
         assert_eq!(dials.wake_millis(), None);
+        assert!(dials.try_once(&address));
+        dials.begin(&address, true);
+        dials.end(&address, Ok(peer), 0);
+        dials.lost(&peer, 0);
+        assert!(dials.wake_millis().is_some(), "a caller vouched for it");
+        dials.begin(&address, false);
+        dials.end(&address, Ok(PeerKey([2; 32])), 0);
         for number in 0..TRIES_MAX {
             let address: Address = format!("{number}").parse().unwrap();
             assert!(dials.try_once(&address));

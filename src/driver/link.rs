@@ -85,6 +85,7 @@ impl Links {
                 let Core { replica, rng, .. } = &mut *work.core;
                 replica.connected(key, rng);
                 work.core.signals.connected(work.now_millis);
+                work.core.rendezvous.look_soon(work.now_millis);
                 work.events.push(Event::Connected { peer });
             }
             NetEvent::Disconnected { peer, link, reason } => {
@@ -113,7 +114,7 @@ impl Links {
     }
 
     /// Somebody says that a peer is at an address: it is dialled, once, if it is known and missing.
-    fn discovered(
+    pub(super) fn discovered(
         &mut self,
         work: &mut Work<'_>,
         dials: &mut Dials,
@@ -127,8 +128,8 @@ impl Links {
         // Known is who proved a seat here, and whom a remembered address names.
         if !is_named && !self.met.contains(&key) {
             work.events.push(Event::Discovered { peer, address });
-        } else if dials.try_once(&address) {
-            work.core.to_dial.push(address);
+        } else {
+            dials.try_once(&address);
         }
     }
 
@@ -154,6 +155,9 @@ impl Links {
             error: Arc::new(error),
         });
         if ends {
+            if work.core.replica.has_proved(&key) {
+                work.core.rendezvous.leave_alone(key, work.now_millis);
+            }
             self.hang_up(work, key, "it broke the protocol");
         }
     }

@@ -23,7 +23,9 @@ mod flood;
 mod kill;
 #[cfg(feature = "ws")]
 mod networks;
+mod processes;
 mod readme;
+mod rendezvous;
 mod replicate;
 mod restored;
 mod signals;

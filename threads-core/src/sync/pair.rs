@@ -394,6 +394,11 @@ impl Pair {
         self.known.get(id)
     }
 
+    /// The threads that are remembered.
+    pub(super) fn ids(&self) -> impl Iterator<Item = ThreadId> + '_ {
+        self.known.keys().copied()
+    }
+
     /// Tells whether the tree shows where a thread that is remembered stands now.
     pub(super) fn shows(&self, id: &ThreadId) -> bool {
         self.known.contains_key(id) && !self.stale.contains(id)

@@ -18,7 +18,7 @@ use super::bundle::Imports;
 use super::delivery::Deliveries;
 use super::error::SyncError;
 use super::message::Message;
-use super::pair::Pairs;
+use super::pair::{Pair, Pairs};
 use super::refusal::Refusals;
 use super::send::{Around, next_message, next_message_while_joining, owed};
 use super::session::{Matched, Session};
@@ -429,6 +429,19 @@ impl Replica {
             Some(matched) => matched.seat,
             None => Some(self.pairs.get(peer)?.known(thread)?.remote),
         }
+    }
+
+    /// The threads that a connected peer shares: in which it proved a seat, in this session or an earlier
+    /// one.
+    pub fn shared_with<'a>(&'a self, peer: &PeerKey) -> impl Iterator<Item = ThreadId> + use<'a> {
+        let session = self.sessions.get(peer);
+        let pair = session.and_then(|_| self.pairs.get(peer));
+        let known = pair.into_iter().flat_map(Pair::ids);
+        let matched = session.into_iter().flat_map(|it| &it.matched);
+        let proven = matched.filter(|(_, matched)| matched.seat.is_some());
+        let is_matched = move |id: &ThreadId| session.is_some_and(|it| it.matched.contains_key(id));
+        let proven = proven.map(|(id, _)| *id);
+        proven.chain(known.filter(move |id| !is_matched(id)))
     }
 
     /// The newest record of a log that a peer said to keep, in this session.

@@ -71,12 +71,14 @@ fn seat_that_is_not_proven() {
         assert!(errors[0].ends_session());
         assert!(errors[0].to_string().contains("01010101"));
         assert_eq!(bob.replica.seat_of(&alice.key, &id), None);
+        assert_eq!(bob.replica.shared_with(&alice.key).count(), 0);
         assert_eq!((rows(&bob.store), bob.state(id)), before);
         assert!(!level(&bob, &alice, id));
     }
     // The truth is believed.
     alice.write(id, "two");
     sync(&mut alice, &mut bob);
+    assert!(bob.replica.shared_with(&alice.key).eq([id]));
     assert!(bob.errors.is_empty(), "{:?}", bob.errors);
     assert_eq!(bob.reads(id), alice.reads(id));
 }
