@@ -273,3 +273,6 @@ fn tag(key: &[u8; 32], seat: SeatId, name: &str) -> SignalTag {
     let tag = mac.finalize().into_bytes();
     *tag.first_chunk().expect("a MAC is longer than a tag")
 }
+
+#[cfg(test)]
+mod tests;

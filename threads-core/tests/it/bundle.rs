@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 
 use leno_crdt_codec::cbor::Decoder;
+use leno_identity::{AgreementKey, SigningKey};
 use leno_threads_core::sync::bundle::{
     BundleError, Export, ExportOptions, Imported, NotTaken, PART_BYTES_MIN, Part, Vector, parts,
 };
-use leno_threads_core::thread::{Opened, ReceiveError, ThreadEvent};
-use leno_threads_core::{Role, ThreadId};
+use leno_threads_core::thread::{Opened, ReceiveError, Seat, ThreadEvent};
+use leno_threads_core::{Role, ServiceKey, ThreadId};
+use serde_json::{Value, json};
 
-use crate::util::{Peer, backup, new_seat, rows, sync};
+use crate::util::{Peer, backup, new_seat, rng, rows, sync};
 
 impl Peer {
     fn parts(&mut self, id: ThreadId, options: ExportOptions) -> Vec<Vec<u8>> {
@@ -399,4 +401,60 @@ fn other_branch_is_refused_and_named() {
     assert_eq!(it.differing, [log], "{it:?}");
     sync(&mut carol, &mut twin);
     assert_eq!(carol.forks, 1, "a session brings the proof");
+}
+
+const VECTOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/bundle.json");
+
+fn hex(bytes: impl AsRef<[u8]>) -> String {
+    let digits = bytes.as_ref().iter().map(|byte| format!("{byte:02x}"));
+    digits.collect()
+}
+
+fn unhex(value: &Value) -> Vec<u8> {
+    let text = value.as_str().unwrap();
+    let pairs = (0..text.len()).step_by(2).map(|at| &text[at..at + 2]);
+    pairs
+        .map(|it| u8::from_str_radix(it, 16).unwrap())
+        .collect()
+}
+
+/// A bundle of a thread, sealed to one seat, and what it takes to read it.
+fn write_vector() -> Value {
+    let (mut alice, _, id) = alice_and_bob(Role::Reader);
+    let seat = new_seat(&mut rng(5));
+    let kem = seat.kem.public_key().to_bytes();
+    let service = alice.grant(id, seat.id(), kem, Role::Reader);
+    let options = ExportOptions {
+        to: Some(seat.id()),
+        ..ExportOptions::default()
+    };
+    json!({
+        "thread": hex(id.0), "service_key": hex(service.expose()),
+        "seat": hex(*seat.signing.to_secret_bytes()), "kem": hex(*seat.kem.to_secret_bytes()),
+        "hex": hex(alice.parts(id, options).concat()), "texts": alice.texts(id),
+    })
+}
+
+#[test]
+fn vector_reads_as_it_says() {
+    if std::env::var_os("LENO_WRITE_VECTORS").is_some() {
+        let text = serde_json::to_string_pretty(&write_vector()).unwrap();
+        std::fs::write(VECTOR, text + "\n").unwrap();
+    }
+    let text = std::fs::read_to_string(VECTOR).unwrap();
+    let vector: Value = serde_json::from_str(&text).unwrap();
+    let key = |field: &str| -> [u8; 32] { unhex(&vector[field]).try_into().unwrap() };
+    let (id, service) = (
+        ThreadId(key("thread")),
+        ServiceKey::from_bytes(key("service_key")),
+    );
+    let seat = Seat {
+        signing: SigningKey::from_secret_bytes(&key("seat")).unwrap(),
+        kem: AgreementKey::from_secret_bytes(&key("kem")).unwrap(),
+    };
+    let mut bob = Peer::new(2);
+    bob.step(|replica, _, _, changes| replica.join(id, service, seat, changes));
+    let imported = bob.import(&unhex(&vector["hex"])).unwrap();
+    assert!(imported.is_complete, "{imported:?}");
+    assert_eq!(json!(bob.texts(id)), vector["texts"]);
 }
