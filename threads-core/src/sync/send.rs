@@ -158,8 +158,8 @@ fn next_in(
         // It does not know this seat yet: governance tells it, and then it says what it lacks.
         return next_range(matched, thread, view, Part::Governance, RANGE_BYTES);
     }
-    // Whoever joins needs governance and keys first to make anything of a signal.
-    if matched.up_to_date_sent
+    // Whoever joins needs governance and keys first to make anything of a signal: both go before data.
+    if (matched.up_to_date_sent || matched.is_paused)
         && let Some(signal) = next_signal(session, matched, thread.id(), around.signals)
     {
         return Ok(Some(signal));

@@ -309,6 +309,33 @@ fn slow_one_holds_nobody_up_for_long() {
     }
 }
 
+/// Somebody who pauses is heard all the same.
+#[test]
+fn signals_do_not_pause() {
+    let mut net = Net::new(2, 1, 20_000, 200);
+    let (id, last) = (net.id, net.last());
+    net.connect(last, 0, 64 << 10);
+    net.connect(last, 1, 64 << 10);
+    while net.pauses < 2 {
+        net.round();
+    }
+    for _ in 0..5 {
+        net.round();
+    }
+    let paused = *net.came.iter().min_by_key(|(_, bytes)| **bytes).unwrap().0;
+    let peer = &mut net.peers[paused];
+    let (replica, rng) = (&mut peer.replica, &mut peer.rng);
+    replica
+        .signal(id, "cursor", Some(b"here"), peer.now, rng)
+        .unwrap();
+    for _ in 0..5 {
+        net.round();
+    }
+    assert!(!net.is_done(), "records are still under way");
+    let heard = net.peers[last].replica.take_signal_events();
+    assert!(heard.iter().any(|it| it.name == "cursor"), "{heard:?}");
+}
+
 #[derive(Clone, Debug)]
 enum Blow {
     /// A link breaks and is made anew, as fast as this.
