@@ -10,6 +10,7 @@
 mod bundles;
 mod clock;
 mod commits;
+mod delivery;
 mod discovery;
 mod events;
 #[expect(dead_code, reason = "its `main` runs as an example")]
