@@ -308,6 +308,7 @@ fn share(
     // Once is enough between two devices.
     let seat = slots.get(&id).and_then(Slot::seat).map(Seat::id);
     matched.proof_due = known.map(|known| known.own) != seat;
+    session.unmatch(&id);
     session.matched.insert(id, matched);
     session.wake(id);
 }
