@@ -29,6 +29,7 @@ mod rendezvous;
 mod replicate;
 mod restored;
 mod signals;
+mod strangers;
 mod support;
 mod ticket;
 
