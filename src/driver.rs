@@ -11,6 +11,7 @@ mod dial;
 mod held;
 mod link;
 mod report;
+mod stranger;
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
@@ -322,6 +323,7 @@ impl Driver {
         self.seen_millis = now;
         if back > 0 {
             self.dials.clock_went_back(back);
+            self.links.clock_went_back(back);
             self.core.signals.clock_went_back(back);
             self.core.rendezvous.clock_went_back(back);
             for waiter in &mut self.waiters {
@@ -409,6 +411,9 @@ impl Driver {
                     outcome,
                 }) => {
                     let key = outcome.as_ref().map(|peer| PeerKey(peer.0));
+                    if let Ok(peer) = key {
+                        self.links.reach(peer);
+                    }
                     if let Dialled::Useless = self.dials.end(&address, key, work.now_millis) {
                         work.forget_address(&address);
                     }
@@ -433,6 +438,7 @@ impl Driver {
             events: &mut after.events,
             broken: &mut broken,
         };
+        self.links.part_from_strangers(&mut work);
         let flushed = work.finish();
         let is_linked = |peer: &PeerKey| self.links.live.contains_key(peer);
         for found in work.found(self.links.live.len(), is_linked) {
@@ -597,7 +603,8 @@ impl Driver {
         let (held, timeout) = (self.held.wake_millis(), self.core.replica.poll_timeout());
         let signals = self.core.signals.wake_millis();
         let rendezvous = self.core.rendezvous.wake_millis();
-        let all = [redial, waiter, held, timeout, signals, rendezvous];
+        let links = self.links.wake_millis();
+        let all = [redial, waiter, held, timeout, signals, rendezvous, links];
         all.into_iter().flatten().min()
     }
 

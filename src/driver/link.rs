@@ -8,6 +8,7 @@ use leno_threads_core::sync::{PeerKey, SyncError};
 use leno_transport_trait::{Address, Event as NetEvent, LinkId, PeerId, Transport};
 
 use super::dial::Dials;
+use super::stranger::{Place, Strangers};
 use crate::event::Event;
 use crate::work::{Core, Work};
 
@@ -21,6 +22,8 @@ pub(super) struct Link {
     pub(super) id: LinkId,
     /// Whether a message is being sent.
     pub(super) is_sending: bool,
+    /// Whether this side dialled the peer, whoever made the connection.
+    is_dialled: bool,
 }
 
 /// The connections, and whom to hang up on at the end of the step.
@@ -30,12 +33,45 @@ pub(super) struct Links {
     pub(super) unwanted: Vec<PeerKey>,
     /// Peers that proved a seat in one of the threads here.
     met: BTreeSet<PeerKey>,
+    /// Peers that were dialled, and whose link is not reported yet.
+    reached: BTreeSet<PeerKey>,
+    strangers: Strangers,
 }
 
 impl Links {
     /// The connection of this name, unless it is over.
     pub(super) fn link_mut(&mut self, peer: &PeerKey, id: LinkId) -> Option<&mut Link> {
         self.live.get_mut(peer).filter(|link| link.id == id)
+    }
+
+    /// This side dialled a peer, which is connected or about to be.
+    pub(super) fn reach(&mut self, peer: PeerKey) {
+        match self.live.get_mut(&peer) {
+            Some(link) => link.is_dialled = true,
+            None => drop(self.reached.insert(peer)),
+        }
+    }
+
+    /// Makes room for members where strangers are too many.
+    pub(super) fn part_from_strangers(&mut self, work: &mut Work<'_>) {
+        let (live, replica) = (&self.live, &work.core.replica);
+        let is_unknown = |(peer, id): &Place| {
+            let link = live.get(peer).filter(|link| link.id == *id);
+            link.is_some_and(|link| !link.is_dialled) && !replica.has_proved(peer)
+        };
+        let surplus = self.strangers.surplus(is_unknown, work.now_millis);
+        for (peer, _) in surplus {
+            self.hang_up(work, peer, "it proved no seat, and there are too many such");
+        }
+    }
+
+    /// When there may be strangers too many.
+    pub(super) fn wake_millis(&self) -> Option<u64> {
+        self.strangers.wake_millis()
+    }
+
+    pub(super) fn clock_went_back(&mut self, millis: u64) {
+        self.strangers.clock_went_back(millis);
     }
 
     /// Ends all sessions.
@@ -77,9 +113,14 @@ impl Links {
             }
             NetEvent::Connected { peer, link } => {
                 let key = PeerKey(peer.0);
+                let is_dialled = self.reached.remove(&key);
+                if !is_dialled {
+                    self.strangers.come((key, link), work.now_millis);
+                }
                 let link = Link {
                     id: link,
                     is_sending: false,
+                    is_dialled,
                 };
                 self.live.insert(key, link);
                 let Core { replica, rng, .. } = &mut *work.core;

@@ -30,6 +30,7 @@ mod rendezvous;
 mod replicate;
 mod restored;
 mod signals;
+mod strangers;
 mod support;
 mod ticket;
 
