@@ -17,6 +17,9 @@ use crate::ThreadId;
 /// Bytes of data logs that answer a vector before any of them was looked at.
 pub(super) const PROBE_BYTES: usize = 64 << 10;
 
+/// How much more may be under way for each byte that was looked at.
+const GROWTH: usize = 2;
+
 /// How long whoever delivers may send nothing new, and how long on a slow link: three times what it took
 /// before, up to the maximum.
 const SILENT_MILLIS_MIN: u64 = 5_000;
@@ -25,7 +28,7 @@ const SILENT_MILLIS_MAX: u64 = 60_000;
 /// How long somebody pauses at most.
 const PAUSE_MILLIS: u64 = 60_000;
 
-/// How much of the answer to a vector may be under way: at first [`PROBE_BYTES`], and more by what was
+/// How much of the answer to a vector may be under way: at first [`PROBE_BYTES`], and more the more was
 /// looked at, until it is [`RANGE_BYTES`] and no more counted.
 #[derive(Debug)]
 pub(super) struct Probe {
@@ -71,7 +74,8 @@ impl Probe {
         {
             self.ranges.pop_front();
             self.bytes = self.bytes.saturating_sub(bytes);
-            self.window_bytes = self.window_bytes.saturating_add(bytes);
+            let more = bytes.saturating_mul(GROWTH);
+            self.window_bytes = self.window_bytes.saturating_add(more);
         }
         if self.is_over() {
             self.ranges = VecDeque::new();
