@@ -9,5 +9,5 @@ mod forge;
 mod liar;
 mod lie;
 
-pub(crate) use forge::{forge, seats_of};
+pub(crate) use forge::{FAR_MILLIS, forge, seats_of};
 pub(crate) use liar::{Liar, Memory};

@@ -8,6 +8,7 @@ use leno::{DocumentId, Ipld, PeerId, ThreadId, ThreadStatus};
 use leno_threads_core::sync::{PeerKey, Replica};
 use leno_threads_core::{LogId, NonceSecret, RecordId, SeatId, Seq, decode_row};
 
+use crate::byzantine::FAR_MILLIS;
 use crate::probe::Probe;
 
 /// What a run left behind.
@@ -56,6 +57,10 @@ pub struct Heads {
     /// Logs that may have two branches: those of such a seat, and those that a machine went on with
     /// that was put back and counts nothing.
     pub doubtful: BTreeSet<LogId>,
+    /// Whether somebody lies while clocks are not set: whoever follows a stamp of the year 2100 then
+    /// writes at that time from now on, and waits for it with everybody whose clock is set. See
+    /// `docs/threats.md`.
+    pub(crate) are_led_on: bool,
     /// Two records at one place.
     pub conflicts: BTreeSet<String>,
     /// Heads that went back.
@@ -139,6 +144,12 @@ impl Heads {
                 if self.distrusted.contains(&opening.seat) {
                     self.doubtful.insert(log);
                 }
+            }
+            if self.are_led_on {
+                let late = thread
+                    .logs()
+                    .filter(|log| log.tip.stamp.millis() >= FAR_MILLIS);
+                self.doubtful.extend(late.map(|log| log.id));
             }
             let before = self.durable.remove(&(machine, thread.id()));
             let mut now = BTreeMap::new();

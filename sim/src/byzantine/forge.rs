@@ -18,7 +18,7 @@ use rand_core::SeedableRng as _;
 use crate::dice::Dice;
 
 /// A time at which nobody of a run will ever be: the year 2100.
-const FAR_MILLIS: u64 = 4_102_444_800_000;
+pub(crate) const FAR_MILLIS: u64 = 4_102_444_800_000;
 
 pub(super) fn load(view: &dyn View, id: PeerId) -> Result<Replica, StoreError> {
     Replica::load(view, PeerKey(id.0), NonceSecret::new(&[1; 32]))

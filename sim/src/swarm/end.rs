@@ -11,6 +11,7 @@ use crate::byzantine::seats_of;
 use crate::catalogue::{Check, catalogue};
 use crate::dice::Dice;
 use crate::evidence::{OwnRecords, Sight};
+use crate::fault::Fault;
 use crate::ledger::{Broken, LEDGER, MIRROR};
 use crate::network::address_of;
 use crate::workload::SONGS;
@@ -233,10 +234,7 @@ impl Run {
 
     /// Who of a thread's members holds other records than another.
     pub(super) fn unequal(&mut self) -> Option<String> {
-        // Whom not to trust is to be known first.
-        for at in (0..self.seats.len()).rev() {
-            self.observe(at);
-        }
+        self.observe_all();
         let threads: Vec<_> = self.model.borrow().threads.iter().map(|it| it.id).collect();
         for (number, thread) in threads.into_iter().enumerate() {
             let members = members(self, number);
@@ -257,6 +255,13 @@ impl Run {
         None
     }
 
+    /// As [`Run::observe`], on all machines; whom not to trust is to be known first.
+    fn observe_all(&mut self) {
+        for at in (0..self.seats.len()).rev() {
+            self.observe(at);
+        }
+    }
+
     /// Notes the heads that are durable on a machine.
     pub(super) fn observe(&mut self, at: usize) {
         let Some(machine) = self.world.machine(at) else {
@@ -270,6 +275,7 @@ impl Run {
             }
             return;
         }
+        heads.are_led_on = self.plan.byzantine().is_some() && self.plan.has(Fault::Unset);
         let seen = disk.inspect(|view| heads.observe(at, id, view));
         if let Err(error) | Ok(Err(error)) = seen {
             let what = format!("the store of machine {at} does not open: {error:?}");
@@ -313,6 +319,8 @@ impl Run {
             }
         }
         self.evidence.sights = sights;
+        // Of who lies something may have come since all were level.
+        self.observe_all();
         self.probe();
         self.compare_taps();
         self.compare_watchers();
