@@ -26,6 +26,8 @@ mod networks;
 mod readme;
 mod replicate;
 mod restored;
+#[cfg(feature = "shared")]
+mod shared;
 mod signals;
 mod support;
 mod ticket;
