@@ -121,6 +121,14 @@ pub enum Error {
     #[cfg(feature = "ws")]
     #[error("the web sockets could not be set up")]
     ListenWs(#[from] leno_transport_ws::ListenError),
+    /// The store that peers share did not do as asked.
+    #[cfg(feature = "shared")]
+    #[error("the shared store did not do as asked")]
+    Shared(#[from] leno_store_object::SharedError),
+    /// The shared store's heads do not begin with the thread's genesis.
+    #[cfg(feature = "shared")]
+    #[error("what the shared store holds is not thread {0}")]
+    OtherGenesis(ThreadId),
     /// The system gives no randomness.
     #[error("the system gives no randomness: {0}")]
     NoRandomness(String),
@@ -139,6 +147,11 @@ impl Error {
     /// Tells whether trying again later can help without anybody changing anything.
     #[must_use]
     pub fn may_retry(&self) -> bool {
+        #[cfg(feature = "shared")]
+        if let Self::Shared(error) = self {
+            use leno_store_object::SharedError;
+            return matches!(error, SharedError::Store(_) | SharedError::Busy { .. });
+        }
         matches!(
             self,
             Self::Transport(_) | Self::NotSyncedYet(_) | Self::Restored

@@ -48,6 +48,8 @@
 //! - `libp2p` (default): [`Libp2p`], the network; [`Builder::listen`].
 //! - `ws`: `Ws`, web sockets, beside libp2p or alone; `Builder::listen_ws`.
 //! - `tokio` (default): [`Builder::start`] spawns the driver; [`SystemClock`].
+//! - `shared`: `Shared`, threads on an object store that several peers share; `Peer::shared`. `s3`:
+//!   Amazon S3 and what speaks like it.
 //!
 //! Without features the crate is pure logic on the memory store, for any executor.
 
@@ -65,6 +67,8 @@ mod peer;
 mod queue;
 mod rendezvous;
 mod replicate;
+#[cfg(feature = "shared")]
+mod shared;
 mod signal;
 mod text;
 mod thread;
@@ -86,6 +90,8 @@ pub use generation::Generation;
 pub use ipld_core::ipld::Ipld;
 pub use leno_crdt_codec::json::{Conflict, Definition as Fields, DocumentId, Strategy};
 pub use leno_identity as identity;
+#[cfg(feature = "shared")]
+pub use leno_store_object::{Objects, SharedError};
 #[cfg(feature = "redb")]
 pub use leno_store_redb::Redb;
 pub use leno_threads_core::store;
@@ -102,6 +108,8 @@ pub use leno_transport_trait::{Address, PeerId};
 pub use leno_transport_ws::{Builder as WsBuilder, ListenError as WsListenError, Ws};
 pub use peer::Peer;
 pub use replicate::Unsent;
+#[cfg(feature = "shared")]
+pub use shared::{Loaded, Saved, Shared};
 pub use signal::{Presence, Signal, Signals};
 pub use text::{Card, NAME_BYTES_MAX, TEXT_BYTES_MAX, TextError, Ticket};
 pub use thread::{Member, Thread, ThreadStatus, Transaction};

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use leno_identity::{Device, DeviceCertificate, PublicKey};
 use leno_threads_core::store::{Batch, Overlay, StoreError, Table, View};
 use leno_threads_core::sync::bundle::{BundleError, Export, Imported};
+#[cfg(feature = "shared")]
+use leno_threads_core::sync::shared::{Part, TakeSharedError, Taken};
 use leno_threads_core::sync::{Level, PeerKey, Replica, SyncError};
 use leno_threads_core::thread::{AppendError, Changes, Opened, Thread, ThreadEvent};
 use leno_threads_core::{
@@ -270,6 +272,38 @@ impl Work<'_> {
         };
         *self.broken = self.broken.take().or(failed);
         result
+    }
+
+    /// Hands to sync what a shared store held of a thread; documents follow what is opened.
+    #[cfg(feature = "shared")]
+    pub(crate) fn take_shared(&mut self, id: ThreadId, part: Part<'_>) -> Result<Taken, Error> {
+        self.publish();
+        let before = self.changes.events.len();
+        let now = self.now();
+        let Core {
+            replica,
+            documents,
+            rng,
+            ..
+        } = &mut *self.core;
+        let mut opened_in = Inbox::default();
+        let mut sink = |id: ThreadId, opened: &Opened<'_>| opened_in.push(id, opened);
+        let view = self.view;
+        let result = replica.take_shared(view, id, part, now, rng, self.changes, &mut sink);
+        let view = Overlay::new(view, &self.changes.batch);
+        let applied = opened_in.apply(replica, documents, &view);
+        self.after(before);
+        let failed = match (&result, &applied) {
+            (Err(TakeSharedError::Store(error)), _) | (_, Err(error)) => Some(error.clone()),
+            _ => None,
+        };
+        *self.broken = self.broken.take().or(failed);
+        applied?;
+        result.map_err(|error| match error {
+            TakeSharedError::Store(error) => Error::Store(error),
+            TakeSharedError::NoSuchThread(id) => Error::NoSuchThread(id),
+            TakeSharedError::WrongGenesis | _ => Error::OtherGenesis(id),
+        })
     }
 
     /// Goes on with a bundle, up to about so many bytes; nothing once it is done.

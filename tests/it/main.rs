@@ -29,6 +29,8 @@ mod readme;
 mod rendezvous;
 mod replicate;
 mod restored;
+#[cfg(feature = "shared")]
+mod shared;
 mod signals;
 mod strangers;
 mod support;

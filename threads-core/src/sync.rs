@@ -114,6 +114,7 @@ mod refusal;
 mod replica;
 mod send;
 mod session;
+pub mod shared;
 mod signal;
 mod slot;
 mod spread;

@@ -92,4 +92,4 @@ mod segments;
 
 pub use object_store;
 pub use objects::Objects;
-pub use segments::{Appended, Limits, Loaded, SegmentStore, SharedError};
+pub use segments::{Appended, Limits, Loaded, Reading, SegmentStore, SharedError};

@@ -85,6 +85,52 @@ impl Objects {
         })
     }
 
+    /// By a URL:
+    ///
+    /// - `memory:///`: as [`Objects::memory`].
+    /// - `file:///var/lib/leno`: as [`Objects::folder`].
+    /// - `s3://bucket/prefix`, with the feature `s3`: as `Objects::s3`. Keys, region and endpoint come
+    ///   from the environment: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT` and so on,
+    ///   see `AmazonS3Builder::from_env`.
+    ///
+    /// # Errors
+    ///
+    /// [`ObjectError::BadName`] if it is no URL, [`ObjectError::Unsupported`] if it is of another kind or
+    /// its feature is not on; or as the functions above.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use leno_store_object::Objects;
+    /// use leno_threads_core::store::ObjectError;
+    ///
+    /// let objects = Objects::open("memory:///")?;
+    /// let other = Objects::open("ftp://hub.example/");
+    /// assert!(matches!(other, Err(ObjectError::Unsupported { .. })));
+    /// # Ok::<(), ObjectError>(())
+    /// ```
+    pub fn open(url: &str) -> Result<Self, ObjectError> {
+        let bad = || ObjectError::BadName {
+            what: format!("the URL {url:?}"),
+        };
+        let parsed = url::Url::parse(url).map_err(|_| bad())?;
+        match parsed.scheme() {
+            "memory" => Ok(Self::memory()),
+            #[cfg(feature = "files")]
+            "file" => Self::folder(parsed.to_file_path().map_err(|()| bad())?),
+            #[cfg(feature = "s3")]
+            "s3" => {
+                let bucket = parsed.host_str().ok_or_else(bad)?;
+                let prefix = Path::from_url_path(parsed.path()).map_err(|_| bad())?;
+                let settings = object_store::aws::AmazonS3Builder::from_env();
+                Self::s3(settings.with_bucket_name(bucket), prefix.as_ref())
+            }
+            _ => Err(ObjectError::Unsupported {
+                what: "this kind of URL",
+            }),
+        }
+    }
+
     /// In memory: for tests. Clones share it.
     #[must_use]
     pub fn memory() -> Self {

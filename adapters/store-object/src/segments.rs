@@ -4,6 +4,7 @@ mod append;
 mod collect;
 mod compact;
 mod load;
+mod reading;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +19,7 @@ use rand_core::{Rng, SeedableRng};
 
 pub use append::Appended;
 pub use load::Loaded;
+pub use reading::Reading;
 
 /// Bounds of a [`SegmentStore`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -23,6 +23,7 @@ use crate::store::{StoreError, View};
 use crate::thread::{Changes, Thread};
 use crate::{Genesis, Now, ThreadId};
 
+pub(super) use keys::TakenWraps;
 pub(super) use vector::note_kept;
 
 /// Most urgent messages, but for proofs, that wait for a peer; beyond that it asks too much and is cut

@@ -160,6 +160,19 @@ impl Thread {
         Ok(record.map(|record| (record.id, record.stamp)))
     }
 
+    /// The id of a stored record of a log, or nothing if it is not here.
+    pub(crate) fn id_at(
+        &self,
+        view: &dyn View,
+        id: &LogId,
+        seq: Seq,
+    ) -> Result<Option<RecordId>, StoreError> {
+        let Some(log) = self.logs.get(id).filter(|log| log.tip.seq >= seq) else {
+            return Ok(None);
+        };
+        Ok(self.place_of(view, *id, log, seq)?.map(|(id, _)| id))
+    }
+
     /// Where a log stood before record `first`, which it has.
     pub(super) fn tip_before(
         &self,

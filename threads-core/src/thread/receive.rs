@@ -90,6 +90,23 @@ pub enum ReceiveError {
     Store(#[from] StoreError),
 }
 
+impl ReceiveError {
+    /// The log of the run, unless the store failed.
+    #[must_use]
+    pub fn log(&self) -> Option<LogId> {
+        match self {
+            Self::UnknownLog { log }
+            | Self::Gap { log, .. }
+            | Self::Refused { log, .. }
+            | Self::Forked { log, .. }
+            | Self::TooManyParked { log }
+            | Self::OverQuota { log, .. }
+            | Self::NotPublished { log } => Some(*log),
+            Self::Store(_) => None,
+        }
+    }
+}
+
 impl Thread {
     /// Takes in a run of a log that begins at `first`.
     ///

@@ -5,10 +5,10 @@
 )]
 
 use super::Step;
-use crate::store::StoreError;
+use crate::store::{StoreError, View};
 use crate::sync::error::SyncError;
 use crate::sync::slot::Slot;
-use crate::thread::{Opened, TakeWrapError, ThreadEvent, WrapTag, tag_of};
+use crate::thread::{Changes, Opened, Sink, TakeWrapError, Thread, ThreadEvent, WrapTag, tag_of};
 use crate::{EpochId, Role, SeatId, ThreadId, Wrap};
 
 /// What became of wraps.
@@ -21,6 +21,38 @@ pub(in crate::sync) struct TakenWraps {
     pub(in crate::sync) kept: Vec<(EpochId, SeatId, WrapTag)>,
     /// Why the last of those that are bad is.
     pub(in crate::sync) refused: Option<TakeWrapError>,
+}
+
+impl TakenWraps {
+    /// Takes in wraps that a seat hands over.
+    pub(in crate::sync) fn take(
+        thread: &mut Thread,
+        view: &dyn View,
+        from: SeatId,
+        wraps: &[Wrap],
+        changes: &mut Changes,
+        sink: Sink<'_>,
+    ) -> Result<Self, StoreError> {
+        let mut taken = Self::default();
+        for wrap in wraps {
+            match thread.take_wrap(view, from, wrap, changes, sink) {
+                Ok(it) => {
+                    taken.news |= it;
+                    taken.kept.push((wrap.epoch, wrap.seat, tag_of(wrap)));
+                }
+                Err(TakeWrapError::Store(error)) => return Err(error),
+                // Nobody's fault: governance that tells of the epoch or the seat may be held here, and
+                // several members may have wrapped the same key.
+                Err(
+                    TakeWrapError::UnknownEpoch
+                    | TakeWrapError::Ghost { .. }
+                    | TakeWrapError::TooMany { .. },
+                ) => {}
+                Err(source) => taken.refused = Some(source),
+            }
+        }
+        Ok(taken)
+    }
 }
 
 impl Step<'_, '_> {
@@ -74,30 +106,12 @@ impl Step<'_, '_> {
         let Some(Slot::Open(thread)) = self.replica.slots.get_mut(&id) else {
             return Ok(None);
         };
-        let mut taken = TakenWraps::default();
         // Nobody can tell a good wrap for another seat from junk: strangers hand over none.
         if thread.governance().role(seat).is_none() {
-            return Ok(Some(taken));
+            return Ok(Some(TakenWraps::default()));
         }
-        for wrap in wraps {
-            let mut sink = |opened: &Opened<'_>| (self.sink)(id, opened);
-            match thread.take_wrap(self.view, seat, wrap, self.changes, &mut sink) {
-                Ok(it) => {
-                    taken.news |= it;
-                    taken.kept.push((wrap.epoch, wrap.seat, tag_of(wrap)));
-                }
-                Err(TakeWrapError::Store(error)) => return Err(error),
-                // Nobody's fault: governance that tells of the epoch or the seat may be held here, and
-                // several members may have wrapped the same key.
-                Err(
-                    TakeWrapError::UnknownEpoch
-                    | TakeWrapError::Ghost { .. }
-                    | TakeWrapError::TooMany { .. },
-                ) => {}
-                Err(source) => taken.refused = Some(source),
-            }
-        }
-        Ok(Some(taken))
+        let mut sink = |opened: &Opened<'_>| (self.sink)(id, opened);
+        TakenWraps::take(thread, self.view, seat, wraps, self.changes, &mut sink).map(Some)
     }
 
     /// Wraps keys that came for the readers who lack them.
