@@ -323,6 +323,7 @@ impl Driver {
         self.seen_millis = now;
         if back > 0 {
             self.dials.clock_went_back(back);
+            self.core.replica.clock_went_back(back);
             self.links.clock_went_back(back);
             self.core.signals.clock_went_back(back);
             self.core.rendezvous.clock_went_back(back);

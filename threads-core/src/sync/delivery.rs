@@ -3,8 +3,9 @@
 //! Whoever answers a vector sends little of data logs at first, and more the more of it was looked at, so
 //! that little is under way that nobody needs. Whoever asked several, and is sent by one what another sent it already, has the one pause until
 //! the next vector: that is sent when the other has nothing more, goes away, sends what has to be
-//! refused, or is silent, and after a minute in any case, so that nobody who sends slowly holds up what
-//! others have. So a record comes about once, however many have it.
+//! refused, or is silent, and after a minute in any case. Who waited for that pauses no more until it said
+//! that it has nothing more, so that nobody who sends slowly, or in spurts, holds up what others have. So
+//! a record comes about once, however many have it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -231,8 +232,10 @@ impl Replica {
             delivery.delivers(peer, now);
             return false;
         }
+        let has_waited = matched.has_waited;
         let delivery = self.deliveries.of.get_mut(&id);
-        let delivery = delivery.filter(|it| it.by != peer && it.patient_until() > now);
+        let may_pause = |it: &&mut Delivery| it.by != peer && it.patient_until() > now;
+        let delivery = delivery.filter(|it| !has_waited && may_pause(it));
         if let Some(delivery) = delivery {
             delivery
                 .paused
@@ -258,12 +261,29 @@ impl Replica {
             return;
         };
         if delivery.by != *peer {
-            delivery.paused.remove(peer);
+            // Who pauses may have nothing left by now, and hears of the end of its pause all the same.
+            if delivery.paused.remove(peer).is_some() {
+                self.deliveries.plan(*id);
+                self.resume([*peer], *id);
+            }
             return;
         }
         let paused = std::mem::take(&mut delivery.paused);
         self.deliveries.forget(id);
         self.resume(paused.into_keys(), *id);
+    }
+
+    /// Brings forward what is planned by as much as the clock was set back.
+    pub(super) fn delivery_clock_went_back(&mut self, millis: u64) {
+        let ids: Vec<_> = self.deliveries.of.keys().copied().collect();
+        for id in ids {
+            if let Some(delivery) = self.deliveries.of.get_mut(&id) {
+                delivery.at_millis = delivery.at_millis.saturating_sub(millis);
+                let untils = delivery.paused.values_mut();
+                untils.for_each(|until| *until = until.saturating_sub(millis));
+            }
+            self.deliveries.plan(id);
+        }
     }
 
     /// Asks peers again that were to pause.
@@ -294,6 +314,11 @@ impl Replica {
             delivery.timer = None;
             let due = delivery.take_due(now_millis);
             self.deliveries.plan(id);
+            for peer in &due {
+                if let Some(matched) = self.matched_mut(peer, &id) {
+                    matched.has_waited = true;
+                }
+            }
             self.resume(due, id);
         }
     }

@@ -579,6 +579,13 @@ impl Replica {
         Ok(())
     }
 
+    /// Brings forward what is planned by as much as the clock was set back, so that nobody waits longer for
+    /// it. What waits for a time of day goes on waiting for that.
+    pub fn clock_went_back(&mut self, millis: u64) {
+        self.spread_clock_went_back(millis);
+        self.delivery_clock_went_back(millis);
+    }
+
     /// When [`Replica::handle_timeout`] has something to do, in milliseconds since the Unix epoch.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {

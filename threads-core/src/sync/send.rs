@@ -159,7 +159,7 @@ fn next_in(
         return next_range(matched, thread, view, Part::Governance, RANGE_BYTES);
     }
     // Whoever joins needs governance and keys first to make anything of a signal: both go before data.
-    if (matched.up_to_date_sent || matched.is_paused)
+    if (matched.up_to_date_sent || matched.data_room() == 0)
         && let Some(signal) = next_signal(session, matched, thread.id(), around.signals)
     {
         return Ok(Some(signal));

@@ -119,6 +119,8 @@ pub(super) struct Matched {
     pub(super) known_in: BTreeSet<LogId>,
     /// How many logs that are not open here are remembered.
     pub(super) strange: Strange,
+    /// Whether an announcement of such a log found no room.
+    pub(super) has_ignored: bool,
     /// Whether the other side named too many of those: no more ranges of the thread are looked at.
     pub(super) is_muted: bool,
     /// What the next acknowledgement says, by the other side's log numbers.
@@ -138,6 +140,8 @@ pub(super) struct Matched {
     pub(super) is_paused: bool,
     /// Whether the other side was told so.
     pub(super) pauses: bool,
+    /// Whether it waited in vain for somebody who sent the same, and has not told everything since.
+    pub(super) has_waited: bool,
     /// Whether a vector was sent because what came was here already, and nothing new came since.
     pub(super) is_corrected: bool,
     pub(super) wraps_sent: BTreeSet<(EpochId, SeatId, WrapTag)>,

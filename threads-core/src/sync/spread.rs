@@ -495,6 +495,28 @@ impl Replica {
         session.wake(id);
     }
 
+    /// Brings forward what is planned by as much as the clock was set back.
+    pub(super) fn spread_clock_went_back(&mut self, millis: u64) {
+        let back = |at: &mut u64| *at = at.saturating_sub(millis);
+        let timers = std::mem::take(&mut self.spreads.timers).into_iter();
+        let timers = timers.map(|(at, peer, id)| (at.saturating_sub(millis), peer, id));
+        self.spreads.timers = timers.collect();
+        let followers = self.spreads.of.values_mut();
+        followers.for_each(|it| it.asked.values_mut().for_each(back));
+        let sessions = self.sessions.values_mut();
+        for matched in sessions.flat_map(|it| it.matched.values_mut()) {
+            let link = &mut matched.link;
+            let planned = [
+                &mut link.announce_at,
+                &mut link.graft_at,
+                &mut link.new_timer,
+            ];
+            planned.into_iter().flatten().for_each(back);
+            let since = link.offered.values_mut().map(|(_, since)| since);
+            since.for_each(back);
+        }
+    }
+
     /// Announces what waited for its time, and asks for what was announced and did not come.
     pub(super) fn spread_timeout(&mut self, now_millis: u64) {
         while let Some((at, peer, id)) = self.spreads.timers.first().copied() {

@@ -265,6 +265,7 @@ impl Step<'_, '_> {
                 matched.haves_answered = vectors.max(matched.haves_answered);
                 matched.expected = 0;
                 if matched.is_answered() {
+                    matched.has_waited = false;
                     self.replica.delivery_over(&peer, &id);
                 }
                 self.wrap_due(id);

@@ -62,6 +62,7 @@ impl Session {
         let has_room = self.strange.told < STRANGE_LOGS_MAX;
         self.strange.told += usize::from(has_room);
         matched.strange.told += usize::from(has_room);
+        matched.has_ignored |= !has_room;
         has_room
     }
 
@@ -76,7 +77,7 @@ impl Session {
         has_room
     }
 
-    /// Counts anew after governance opened logs.
+    /// Counts anew after governance opened logs, and asks for what was announced and ignored.
     pub(super) fn recount_strange(&mut self, thread: &Thread) {
         let Some(matched) = self.matched.get_mut(&thread.id()) else {
             return;
@@ -89,6 +90,9 @@ impl Session {
         }
         if before.sent > 0 {
             matched.strange.sent = matched.named_in.iter().filter(is_strange).count();
+        }
+        if std::mem::take(&mut matched.has_ignored) {
+            matched.have_sent = false;
         }
         let after = matched.strange;
         self.strange.told = self.strange.told + after.told - before.told;

@@ -30,6 +30,8 @@ struct Net {
     /// Bytes that came to the last peer, by who sent them.
     came: BTreeMap<usize, usize>,
     pauses: usize,
+    /// Whom the last peer had pause last.
+    paused: usize,
 }
 
 struct Wire {
@@ -77,6 +79,7 @@ impl Net {
             dead: BTreeSet::new(),
             came: BTreeMap::new(),
             pauses: 0,
+            paused: 0,
         }
     }
 
@@ -149,7 +152,10 @@ impl Net {
                     *self.came.entry(from).or_default() += length;
                 }
                 let is_pause = matches!(Message::decode(&message), Ok(Message::Pause { .. }));
-                self.pauses += usize::from(is_pause);
+                if is_pause {
+                    self.pauses += 1;
+                    self.paused = to;
+                }
                 let other = self.peers[from].key;
                 let taken = self.peers[to].receive(other, &message);
                 assert!(
@@ -171,14 +177,15 @@ impl Net {
         let last = self.last();
         let others = self.links.keys().filter(|(_, to)| *to == last);
         let alive = others.filter(|(from, _)| !self.dead.contains(from));
-        let is_level = |a: usize, b: usize| {
-            let level = self.peers[a].replica.level(&self.peers[b].key, &self.id);
-            level == Level::Level
-        };
         self.peers[last].reads(self.id).len() == self.peers[0].reads(self.id).len()
-            && alive
-                .copied()
-                .all(|(from, _)| is_level(from, last) && is_level(last, from))
+            && alive.copied().all(|(from, _)| self.is_level(from))
+    }
+
+    /// Tells whether the last peer and another one both say that they are level.
+    fn is_level(&self, other: usize) -> bool {
+        let [a, b] = [other, self.last()].map(|at| &self.peers[at]);
+        let level = |a: &Peer, b: &Peer| a.replica.level(&b.key, &self.id) == Level::Level;
+        level(a, b) && level(b, a)
     }
 
     /// Rounds until the last peer has all. Returns how many.
@@ -307,6 +314,75 @@ fn slow_one_holds_nobody_up_for_long() {
         rounds += 1;
         assert!(rounds < 30_000 / ROUND_MILLIS, "{:?}", net.came);
     }
+}
+
+/// Whoever sends something new every few seconds holds up nobody for more than a minute.
+#[test]
+fn who_sends_now_and_then_holds_nobody_up_for_long() {
+    let mut net = Net::new(50, 50, 5_000, 1_000);
+    let last = net.last();
+    net.connect(last, 0, 256 << 10);
+    net.connect(last, 1, 256 << 10);
+    while net.pauses == 0 {
+        net.round();
+    }
+    // Each log is one range, and comes in less than what counts as silence. All would take two minutes.
+    let sender = 1 - net.paused;
+    net.links.get_mut(&(sender, last)).unwrap().bytes_a_round = 600;
+    let all = net.peers[0].reads(net.id);
+    let mut rounds = 0;
+    while net.peers[last].reads(net.id) != all {
+        net.round();
+        rounds += 1;
+        assert!(rounds < 75_000 / ROUND_MILLIS, "{:?}", net.came);
+    }
+    assert!(rounds > 50_000 / ROUND_MILLIS, "it was held up: {rounds}");
+}
+
+/// A clock that is set back makes nobody wait longer.
+#[test]
+fn clock_that_is_set_back_holds_nobody_up() {
+    const DAY_MILLIS: u64 = 24 * 60 * 60 * 1_000;
+    let mut net = Net::new(2, 1, 20_000, 200);
+    let last = net.last();
+    // Or it would hold what was written before.
+    net.peers[last].clock_is_set = false;
+    net.connect(last, 0, 64 << 10);
+    net.connect(last, 1, 64 << 10);
+    while net.pauses < 2 {
+        net.round();
+    }
+    let sender = 1 - net.paused;
+    net.dead.insert(sender);
+    net.links.get_mut(&(sender, last)).unwrap().queue.clear();
+    let peer = &mut net.peers[last];
+    peer.now -= DAY_MILLIS;
+    peer.replica.clock_went_back(DAY_MILLIS);
+    let rounds = net.run();
+    assert!(rounds < 30_000 / ROUND_MILLIS as usize, "{rounds}");
+}
+
+/// Somebody has a small part of what another one sends, so he pauses and has nothing more. What he writes
+/// later comes.
+#[test]
+fn who_paused_and_told_all_is_asked_again() {
+    let mut net = Net::new(2, 1, 300, 200);
+    let (id, last) = (net.id, net.last());
+    let texts: Vec<_> = (0..20_000).map(|it| format!("{it} ").repeat(30)).collect();
+    for texts in texts.chunks(100) {
+        net.peers[0].write_many(id, texts.iter().map(String::as_str));
+    }
+    net.connect(last, 0, 256 << 10);
+    net.connect(last, 1, 16 << 10);
+    net.run();
+    assert!(net.pauses > 0, "he sent what was here");
+    net.peers[1].write(id, "later");
+    for _ in 0..200 {
+        net.round();
+    }
+    let reads = net.peers[last].reads(id);
+    assert!(reads.iter().any(|(.., text)| text == "later"));
+    assert!(net.is_level(1), "and both know it");
 }
 
 /// Somebody who pauses is heard all the same.

@@ -555,9 +555,9 @@ fn run(
 fn may_write(peer: &Peer, id: ThreadId) -> bool {
     let thread = peer.replica.thread(&id);
     thread.is_some_and(|it| {
-        it.governance()
-            .role(it.seat().id())
-            .is_some_and(Role::writes)
+        let role = it.governance().role(it.seat().id());
+        // A session that was cut may have brought the role and not the key.
+        role.is_some_and(Role::writes) && it.missing_keys().is_empty()
     })
 }
 
