@@ -130,27 +130,24 @@ impl Keeper {
         let now = Instant::now();
         due.retain(|id| self.late.get(id).is_none_or(|(_, at)| *at <= now));
         let mut running = JoinSet::new();
-        for id in due {
-            if running.len() >= AT_ONCE {
-                self.ended(running.join_next().await);
+        let mut due = due.into_iter();
+        loop {
+            while running.len() < AT_ONCE
+                && let Some(id) = due.next()
+            {
+                let (peer, shared) = (self.peer.clone(), self.shared.clone());
+                let loads = self.unloaded.contains(&id);
+                running.spawn(async move { (id, share(&peer, &shared, id, loads).await) });
             }
-            let (peer, shared) = (self.peer.clone(), self.shared.clone());
-            let loads = self.unloaded.contains(&id);
-            running.spawn(async move { (id, share(&peer, &shared, id, loads).await) });
+            match running.join_next().await {
+                Some(Ok((id, outcome))) => self.ended(id, outcome),
+                Some(Err(error)) => tracing::error!(%error, "a thread was not shared"),
+                None => return Ok(()),
+            }
         }
-        while let Some(ended) = running.join_next().await {
-            self.ended(Some(ended));
-        }
-        Ok(())
     }
 
-    fn ended(
-        &mut self,
-        ended: Option<Result<(ThreadId, Result<(), Error>), tokio::task::JoinError>>,
-    ) {
-        let Some(Ok((id, outcome))) = ended else {
-            return;
-        };
+    fn ended(&mut self, id: ThreadId, outcome: Result<(), Error>) {
         match outcome {
             Ok(()) | Err(Error::NoSuchThread(_)) => {
                 self.unloaded.remove(&id);
