@@ -22,6 +22,9 @@ use subtle::ConstantTimeEq;
 ///     control = "127.0.0.1:4080"
 ///     bytes = 1_000_000_000
 ///
+///     [shared]
+///     url = "file:///srv/leno"
+///
 ///     [[account]]
 ///     name = "songbook"
 ///     token_sha256 = "d94772fd76a9e3a1c170673847ba8f96851fd423b1a7834871cd2c78633c7e97" # of "the token"
@@ -54,9 +57,21 @@ pub struct Config {
     pub control: SocketAddr,
     /// Most bytes of records that are promised to all accounts together.
     pub bytes: u64,
+    /// A store that several hubs share, if there is one.
+    pub shared: Option<SharedStore>,
     /// Who may have threads carried.
     #[serde(default, rename = "account")]
     pub accounts: Vec<Account>,
+}
+
+/// A store that several hubs share: what one of them carried, another one that is to carry it finds
+/// there, also if the first one is gone.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SharedStore {
+    /// Where it is: `file:///srv/leno` for hubs of one machine, or `s3://bucket/prefix` if the hub was
+    /// built with the feature `s3`. See `leno::Objects::open`.
+    pub url: String,
 }
 
 /// Somebody who may have threads carried.

@@ -146,6 +146,7 @@ impl From<HubError> for Refusal {
             HubError::Peer(Error::TicketOfAnother) => (StatusCode::BAD_REQUEST, "not_our_ticket"),
             HubError::Peer(Error::Closed) => (StatusCode::SERVICE_UNAVAILABLE, "closing"),
             HubError::Peer(_) => (StatusCode::INTERNAL_SERVER_ERROR, "peer_failed"),
+            HubError::Shared(_) => (StatusCode::INTERNAL_SERVER_ERROR, "shared_store_failed"),
         };
         let mut message = error.to_string();
         if let Some(source) = std::error::Error::source(&error) {
@@ -252,6 +253,9 @@ fn describe(account: &Account, carried: &Carried) -> Value {
         "bytes": status.map_or(0, |status| status.bytes),
         "records": status.map_or(0, |status| status.stored),
     });
+    if let (Some(shared), Some(it)) = (carried.shared, it.as_object_mut()) {
+        it.insert("shared".to_owned(), shared.into());
+    }
     if account.operator
         && let Some(it) = it.as_object_mut()
     {

@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 
 use crate::config::{Account, Config};
 use crate::ledger::{Ledger, LedgerError, Promise};
+use crate::share::Sharing;
 
 /// How long others may take to hear that the hub leaves a thread, before it is deleted here.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -27,6 +28,7 @@ pub struct Hub {
 struct Inner {
     peer: Peer,
     ws: Option<Arc<Ws>>,
+    sharing: Option<Sharing>,
     config: Config,
     /// Also makes changes of promises wait for each other.
     ledger: Mutex<Ledger>,
@@ -42,6 +44,9 @@ pub enum HubError {
     /// There is no room, or the ledger cannot be used.
     #[error("no promise is made")]
     Ledger(#[from] LedgerError),
+    /// The store that hubs share cannot be used.
+    #[error("the shared store cannot be used")]
+    Shared(#[source] Arc<leno::store::ObjectError>),
     /// The peer refused.
     #[error("the peer of the hub refused")]
     Peer(#[from] Error),
@@ -56,6 +61,8 @@ pub struct Carried {
     pub promise: Promise,
     /// Where it stands; nothing before its first sync.
     pub status: Option<ThreadStatus>,
+    /// Whether all of it that is here is known to be on the store that hubs share, if there is one.
+    pub shared: Option<bool>,
 }
 
 impl Hub {
@@ -76,10 +83,15 @@ impl Hub {
         }
         let peer = builder.start().await?;
         let ledger = Ledger::open(&config.folder, config.bytes)?;
+        let sharing = match &config.shared {
+            Some(shared) => Some(Sharing::start(&peer, &shared.url).await?),
+            None => None,
+        };
         let hub = Self {
             inner: Arc::new(Inner {
                 peer,
                 ws,
+                sharing,
                 config,
                 ledger: Mutex::new(ledger),
             }),
@@ -121,6 +133,9 @@ impl Hub {
     ///
     /// [`HubError::Peer`].
     pub async fn close(&self) -> Result<(), HubError> {
+        if let Some(sharing) = &self.inner.sharing {
+            sharing.close().await;
+        }
         Ok(self.peer().close().await?)
     }
 
@@ -166,6 +181,9 @@ impl Hub {
             }
             return Err(error.into());
         }
+        if let Some(sharing) = &self.inner.sharing {
+            sharing.begins(ticket.thread());
+        }
         tracing::info!(
             account = account.name,
             thread = id,
@@ -176,6 +194,7 @@ impl Hub {
             id,
             promise,
             status: None,
+            shared: None,
         })
     }
 
@@ -207,16 +226,25 @@ impl Hub {
     pub async fn carried(&self, account: &Account) -> Result<Vec<Carried>, HubError> {
         let ledger = self.inner.ledger.lock().await;
         let threads = self.threads().await?;
+        let unsaved = match &self.inner.sharing {
+            Some(sharing) => Some(sharing.unsaved().await?),
+            None => None,
+        };
         let mut carried = Vec::new();
         for (id, promise) in ledger.promises().filter(|(_, it)| may_see(account, it)) {
             let status = match threads.get(id) {
                 Some(thread) => thread.status().await.ok(),
                 None => None,
             };
+            let shared = unsaved.as_ref().map(|unsaved| {
+                let thread = threads.get(id).filter(|_| status.is_some());
+                thread.is_some_and(|thread| !unsaved.contains(&thread.id()))
+            });
             carried.push(Carried {
                 id: id.to_owned(),
                 promise: promise.clone(),
                 status,
+                shared,
             });
         }
         Ok(carried)

@@ -24,3 +24,4 @@ pub mod config;
 pub mod http;
 pub mod hub;
 pub mod ledger;
+mod share;

@@ -8,4 +8,5 @@
 
 mod api;
 mod process;
+mod shared;
 mod support;

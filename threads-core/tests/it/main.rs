@@ -31,6 +31,7 @@ mod quota;
 mod revocation;
 mod segment;
 mod session;
+mod shared;
 mod signal;
 mod size;
 mod spread;
