@@ -5,6 +5,9 @@
 
 use std::collections::BTreeSet;
 
+use leno_threads_core::RecordRef;
+use leno_threads_core::thread::Parked;
+
 use crate::evidence::{Evidence, Sight};
 
 /// How an invariant is checked.
@@ -217,8 +220,19 @@ fn nothing_waits(evidence: &Evidence) -> Vec<String> {
             continue;
         };
         let doubtful = &evidence.heads.doubtful;
+        // Who tells some another branch of his control log opens logs that the others do not have; what
+        // honest members write behind these waits there, see `docs/threats.md`.
+        let here = evidence.heads.of(sight.machine, sight.id);
+        let is_elsewhere =
+            |it: &RecordRef| doubtful.contains(&it.log) && !here.contains_key(&it.log);
         let mut waiting = status.waiting.iter();
-        let waits = waiting.any(|log| !doubtful.contains(&log.id));
+        let waits = waiting.any(|log| {
+            let named = match &log.parked {
+                Some(Parked::Dep(it) | Parked::Control(it) | Parked::Fork(it)) => Some(it),
+                _ => None,
+            };
+            !doubtful.contains(&log.id) && !named.is_some_and(is_elsewhere)
+        });
         let put_aside = doubtful.is_empty() && status.quarantined > 0;
         if waits || put_aside {
             let (machine, thread) = (sight.machine, sight.thread);

@@ -414,12 +414,13 @@ impl Thread {
         self.forked.get(log).is_some_and(|from| *from <= seq)
     }
 
-    /// Places of proven forks at which a record that waits says that they part, below where the proof
-    /// does: two peers that talk about the newest records find a place where the branches differ, and
-    /// they may part before it.
-    pub(crate) fn lower_forks(&self) -> impl Iterator<Item = (LogId, Seq)> + '_ {
+    /// Places at which a record that waits says that a log has two branches, and no proof shows it yet.
+    /// There may be a proof for a place above: two peers that talk about the newest records find one where
+    /// the branches differ, and they may part before it. Or nobody has another branch, and the record
+    /// names what never was.
+    pub(crate) fn unproven_forks(&self) -> impl Iterator<Item = (LogId, Seq)> + '_ {
         self.logs.values().filter_map(|log| match log.parked {
-            Some(Parked::Fork(it)) if self.is_forked(&it.log) => {
+            Some(Parked::Fork(it)) => {
                 (!self.is_forked_at(&it.log, it.seq)).then_some((it.log, it.seq))
             }
             _ => None,

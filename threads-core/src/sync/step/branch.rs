@@ -75,13 +75,18 @@ impl Step<'_, '_> {
         let theirs = Branch { head, headers };
         let was_forked = thread.is_forked(&log);
         if !thread.find_fork(self.view, log, asked, theirs, self.changes)? {
-            // Of two branches it holds the one that is here, which is nobody's fault.
-            return if was_forked { Ok(()) } else { Err(error) };
+            // Of two branches it holds the one that is here, or it was asked because of what a third one
+            // wrote, which is no fault of it.
+            let is_doubted = thread.unproven_forks().any(|(of, _)| of == log);
+            return match was_forked || is_doubted {
+                true => Ok(()),
+                false => Err(error),
+            };
         }
         self.after_fork(id, log)?;
         // Ever lower places, so this comes to an end.
         let thread = self.replica.thread(&id);
-        let lower = thread.into_iter().flat_map(Thread::lower_forks);
+        let lower = thread.into_iter().flat_map(Thread::unproven_forks);
         let lower: Vec<_> = lower
             .filter(|(of, from)| *of == log && *from < asked)
             .collect();

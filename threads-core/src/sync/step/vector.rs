@@ -34,7 +34,7 @@ impl Step<'_, '_> {
         if knows_peer {
             // Who was asked before may not have had the branch that is waited for.
             let thread = self.replica.thread(&id);
-            differing.extend(thread.into_iter().flat_map(Thread::lower_forks));
+            differing.extend(thread.into_iter().flat_map(Thread::unproven_forks));
         }
         self.forget_strange(id, &mut logs);
         let matched = self.matched(id)?;
