@@ -32,7 +32,9 @@ pub const PAIRS_MAX: usize = 1024;
 /// Of how many peers that are not connected the trees are kept in memory.
 const RESTING_MAX: usize = 64;
 
-/// How exactly it is noted when a peer was last seen: no row is written for it more often.
+/// How exactly it is noted when a peer was last seen: no row is written for it more often. As often, all
+/// threads that are not remembered are named again: if a session went wrong and both sides noted that a
+/// thread was named, nobody would ever name it.
 const SEEN_MILLIS: u64 = 24 * 60 * 60 * 1000;
 
 /// Of a thread that both sides follow.
@@ -60,6 +62,8 @@ pub(super) struct Pair {
     owed: BTreeSet<u32>,
     /// When it was connected last, as a count.
     used: u64,
+    /// Whether all threads that are not remembered are named in this session, see [`SEEN_MILLIS`].
+    names_all: bool,
 }
 
 /// The row of a peer.
@@ -140,9 +144,11 @@ impl Pairs {
         until.max().unwrap_or_default()
     }
 
-    /// The threads with lower numbers were named to a peer; 0 for a stranger.
+    /// The threads with lower numbers were named to a peer; 0 for a stranger, and if all are named again.
     pub(super) fn named_until(&self, peer: &PeerKey) -> u32 {
-        self.heads.get(peer).map_or(0, |head| head.named_until)
+        let names_all = self.of.get(peer).is_some_and(|pair| pair.names_all);
+        let head = self.heads.get(peer).filter(|_| !names_all);
+        head.map_or(0, |head| head.named_until)
     }
 
     /// Has what is remembered of a peer in memory.
@@ -158,23 +164,26 @@ impl Pairs {
         self.uses += 1;
         let uses = self.uses;
         let is_late = |head: &&Head| head.seen_millis.abs_diff(now_millis) >= SEEN_MILLIS;
-        if let Some(head) = self.heads.get(&peer).filter(is_late) {
+        let late = self.heads.get(&peer).filter(is_late).copied();
+        if let Some(head) = late {
             let seen_millis = now_millis;
             self.put_head(
                 peer,
                 Head {
                     seen_millis,
-                    ..*head
+                    ..head
                 },
                 batch,
             );
         }
+        let names_all = late.is_some();
         if let Some(pair) = self.of.get_mut(&peer) {
-            pair.used = uses;
+            (pair.used, pair.names_all) = (uses, names_all);
             return Ok(());
         }
         let mut pair = Pair {
             used: uses,
+            names_all,
             ..Pair::default()
         };
         if self.heads.contains_key(&peer) {

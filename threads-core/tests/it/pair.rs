@@ -4,8 +4,9 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use futures_executor::block_on;
+use leno_crdt_codec::cbor::Encoder;
 use leno_threads_core::store::testing::Counting;
-use leno_threads_core::store::{MemoryStore, Store};
+use leno_threads_core::store::{MemoryStore, Store, Table};
 use leno_threads_core::sync::{Below, Level, Message, Name, Prefix, Shown, SyncError};
 use leno_threads_core::thread::Changes;
 use leno_threads_core::{FrameOp, Role, SeatId, ThreadId};
@@ -610,4 +611,34 @@ proptest! {
             prop_assert!(peer.errors.is_empty(), "{:?}", peer.errors);
         }
     }
+}
+
+/// Both sides noted that a thread was named, by a session that went wrong, and neither remembers it: they
+/// find it again once they have not seen each other for a day.
+#[test]
+fn thread_that_both_take_for_named_is_named_again_after_a_day() {
+    let (mut alice, mut bob) = (Peer::new(1), Peer::new(2));
+    let known = alice.create();
+    alice.seat(&mut bob, known, Role::Writer);
+    sync(&mut alice, &mut bob);
+    let lost = alice.create();
+    alice.seat(&mut bob, lost, Role::Writer);
+    let keys = [bob.key, alice.key];
+    for (peer, other) in [&mut alice, &mut bob].into_iter().zip(keys) {
+        let mut row = Encoder::new();
+        row.array(2).uint(2).uint(peer.now);
+        let mut changes = Changes::new();
+        let key = [&[0], &other.0[..]].concat();
+        changes.batch.put(Table::Pairs, key, row.into_vec());
+        peer.commit(changes);
+        peer.restart();
+    }
+    sync(&mut alice, &mut bob);
+    assert_eq!(alice.replica.level(&bob.key, &lost), Level::NotShared);
+    assert_eq!(bob.replica.level(&alice.key, &lost), Level::NotShared);
+    for peer in [&mut alice, &mut bob] {
+        peer.now += 24 * 60 * 60 * 1_000;
+    }
+    sync(&mut alice, &mut bob);
+    assert!(level(&alice, &bob, lost) && level(&alice, &bob, known));
 }
