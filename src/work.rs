@@ -10,7 +10,7 @@ use leno_threads_core::store::{Batch, Overlay, StoreError, Table, View};
 use leno_threads_core::sync::bundle::{BundleError, Export, Imported};
 #[cfg(feature = "shared")]
 use leno_threads_core::sync::shared::{Part, TakeSharedError, Taken};
-use leno_threads_core::sync::{Level, PeerKey, Replica, SyncError};
+use leno_threads_core::sync::{Level, PeerKey, Replica, ReplicaSink, SyncError};
 use leno_threads_core::thread::{AppendError, Changes, Opened, Thread, ThreadEvent};
 use leno_threads_core::{
     LogId, NonceSecret, Now, OpRef, Padding, RecordRef, SeatId, Seq, Stamp, Suite, ThreadId, bug,
@@ -220,7 +220,37 @@ impl Work<'_> {
         }
     }
 
-    /// Hands a message from a peer to sync; documents follow what is opened.
+    /// Runs a step of sync; documents follow what it opens. What becomes of these is told apart: they are
+    /// loaded only if something is opened, and that may read the store and fail.
+    fn sync<T>(
+        &mut self,
+        step: impl FnOnce(
+            &mut Replica,
+            &dyn View,
+            Now,
+            &mut ChaCha20Rng,
+            &mut Changes,
+            ReplicaSink<'_>,
+        ) -> T,
+    ) -> (T, Result<(), StoreError>) {
+        let before = self.changes.events.len();
+        let now = self.now();
+        let Core {
+            replica,
+            documents,
+            rng,
+            ..
+        } = &mut *self.core;
+        let mut opened_in = Inbox::default();
+        let mut sink = |id: ThreadId, opened: &Opened<'_>| opened_in.push(id, opened);
+        let result = step(replica, self.view, now, rng, self.changes, &mut sink);
+        let view = Overlay::new(self.view, &self.changes.batch);
+        let applied = opened_in.apply(replica, documents, &view);
+        self.after(before);
+        (result, applied)
+    }
+
+    /// Hands a message from a peer to sync.
     #[expect(
         clippy::result_large_err,
         reason = "an error is rare and told once, not passed along"
@@ -228,44 +258,19 @@ impl Work<'_> {
     pub(crate) fn handle_message(&mut self, peer: PeerKey, bytes: &[u8]) -> Result<(), SyncError> {
         // A message may go on with the own log, which must not have a draft then.
         self.publish();
-        let before = self.changes.events.len();
-        let now = self.now();
-        let Core {
-            replica,
-            documents,
-            rng,
-            ..
-        } = &mut *self.core;
-        let mut opened_in = Inbox::default();
-        let mut sink = |id: ThreadId, opened: &Opened<'_>| opened_in.push(id, opened);
-        let view = self.view;
-        let result = replica.handle_message(view, peer, bytes, now, rng, self.changes, &mut sink);
-        // Documents are loaded only if something is opened; that may read the store and fail.
-        let view = Overlay::new(view, &self.changes.batch);
-        let applied = opened_in.apply(replica, documents, &view);
-        self.after(before);
+        let (result, applied) = self.sync(|replica, view, now, rng, changes, sink| {
+            replica.handle_message(view, peer, bytes, now, rng, changes, sink)
+        });
         applied?;
         result
     }
 
-    /// Hands parts of a bundle to sync; documents follow what is opened.
+    /// Hands parts of a bundle to sync.
     pub(crate) fn import(&mut self, bytes: &[u8]) -> Result<Imported, BundleError> {
         self.publish();
-        let before = self.changes.events.len();
-        let now = self.now();
-        let Core {
-            replica,
-            documents,
-            rng,
-            ..
-        } = &mut *self.core;
-        let mut opened_in = Inbox::default();
-        let mut sink = |id: ThreadId, opened: &Opened<'_>| opened_in.push(id, opened);
-        let view = self.view;
-        let result = replica.import(view, bytes, now, rng, self.changes, &mut sink);
-        let view = Overlay::new(view, &self.changes.batch);
-        let applied = opened_in.apply(replica, documents, &view);
-        self.after(before);
+        let (result, applied) = self.sync(|replica, view, now, rng, changes, sink| {
+            replica.import(view, bytes, now, rng, changes, sink)
+        });
         let failed = match (&result, &applied) {
             (Err(BundleError::Store(error)), _) | (_, Err(error)) => Some(error.clone()),
             _ => None,
@@ -274,25 +279,13 @@ impl Work<'_> {
         result
     }
 
-    /// Hands to sync what a shared store held of a thread; documents follow what is opened.
+    /// Hands to sync what a shared store held of a thread.
     #[cfg(feature = "shared")]
     pub(crate) fn take_shared(&mut self, id: ThreadId, part: Part<'_>) -> Result<Taken, Error> {
         self.publish();
-        let before = self.changes.events.len();
-        let now = self.now();
-        let Core {
-            replica,
-            documents,
-            rng,
-            ..
-        } = &mut *self.core;
-        let mut opened_in = Inbox::default();
-        let mut sink = |id: ThreadId, opened: &Opened<'_>| opened_in.push(id, opened);
-        let view = self.view;
-        let result = replica.take_shared(view, id, part, now, rng, self.changes, &mut sink);
-        let view = Overlay::new(view, &self.changes.batch);
-        let applied = opened_in.apply(replica, documents, &view);
-        self.after(before);
+        let (result, applied) = self.sync(|replica, view, now, rng, changes, sink| {
+            replica.take_shared(view, id, part, now, rng, changes, sink)
+        });
         let failed = match (&result, &applied) {
             (Err(TakeSharedError::Store(error)), _) | (_, Err(error)) => Some(error.clone()),
             _ => None,
@@ -332,21 +325,10 @@ impl Work<'_> {
 
     /// Lets in what waited for time.
     pub(crate) fn handle_timeout(&mut self) -> Result<(), StoreError> {
-        let before = self.changes.events.len();
-        let now = self.now();
-        let Core {
-            replica,
-            documents,
-            rng,
-            ..
-        } = &mut *self.core;
-        let mut opened_in = Inbox::default();
-        let mut sink = |id: ThreadId, opened: &Opened<'_>| opened_in.push(id, opened);
-        replica.handle_timeout(self.view, now, rng, self.changes, &mut sink)?;
-        let view = Overlay::new(self.view, &self.changes.batch);
-        opened_in.apply(replica, documents, &view)?;
-        self.after(before);
-        Ok(())
+        let (result, applied) = self.sync(|replica, view, now, rng, changes, sink| {
+            replica.handle_timeout(view, now, rng, changes, sink)
+        });
+        result.and(applied)
     }
 
     /// What the events of threads mean for their documents.

@@ -11,7 +11,7 @@ use leno_threads_core::thread::{Opened, ReceiveError, Seat, ThreadEvent};
 use leno_threads_core::{Role, ServiceKey, ThreadId};
 use serde_json::{Value, json};
 
-use crate::util::{Peer, backup, new_seat, rng, rows, sync};
+use crate::util::{Peer, backup, hex, new_seat, rng, rows, sync, unhex};
 
 impl Peer {
     fn parts(&mut self, id: ThreadId, options: ExportOptions) -> Vec<Vec<u8>> {
@@ -405,19 +405,6 @@ fn other_branch_is_refused_and_named() {
 
 const VECTOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/bundle.json");
 
-fn hex(bytes: impl AsRef<[u8]>) -> String {
-    let digits = bytes.as_ref().iter().map(|byte| format!("{byte:02x}"));
-    digits.collect()
-}
-
-fn unhex(value: &Value) -> Vec<u8> {
-    let text = value.as_str().unwrap();
-    let pairs = (0..text.len()).step_by(2).map(|at| &text[at..at + 2]);
-    pairs
-        .map(|it| u8::from_str_radix(it, 16).unwrap())
-        .collect()
-}
-
 /// A bundle of a thread, sealed to one seat, and what it takes to read it.
 fn write_vector() -> Value {
     let (mut alice, _, id) = alice_and_bob(Role::Reader);
@@ -443,7 +430,8 @@ fn vector_reads_as_it_says() {
     }
     let text = std::fs::read_to_string(VECTOR).unwrap();
     let vector: Value = serde_json::from_str(&text).unwrap();
-    let key = |field: &str| -> [u8; 32] { unhex(&vector[field]).try_into().unwrap() };
+    let key =
+        |field: &str| -> [u8; 32] { unhex(vector[field].as_str().unwrap()).try_into().unwrap() };
     let (id, service) = (
         ThreadId(key("thread")),
         ServiceKey::from_bytes(key("service_key")),
@@ -454,7 +442,7 @@ fn vector_reads_as_it_says() {
     };
     let mut bob = Peer::new(2);
     bob.step(|replica, _, _, changes| replica.join(id, service, seat, changes));
-    let imported = bob.import(&unhex(&vector["hex"])).unwrap();
+    let imported = bob.import(&unhex(vector["hex"].as_str().unwrap())).unwrap();
     assert!(imported.is_complete, "{imported:?}");
     assert_eq!(json!(bob.texts(id)), vector["texts"]);
 }

@@ -4,6 +4,8 @@ use leno_identity::{KeyKind, SignatureKind};
 use leno_threads_core::{BodyDigest, RecordId};
 use multibase::Base;
 
+use crate::util::unhex;
+
 const MULTIHASHES: &str = include_str!("../vectors/multiformats/multihash-sha2-256.csv");
 const MULTICODECS: &str = include_str!("../vectors/multiformats/multicodec-used.csv");
 const MULTIBASES: [(&str, &[u8]); 2] = [
@@ -25,10 +27,6 @@ fn code(name: &str) -> u64 {
     u64::from_str_radix(code.trim_start_matches("0x"), 16).unwrap()
 }
 
-fn hex(text: &str) -> Vec<u8> {
-    Base::Base16Lower.decode(text).unwrap()
-}
-
 #[test]
 fn digests_of_bodies_are_sha2_256_multihashes() {
     let rows: Vec<_> = MULTIHASHES.lines().skip(1).collect();
@@ -37,7 +35,7 @@ fn digests_of_bodies_are_sha2_256_multihashes() {
         let fields: Vec<_> = row.split(',').collect();
         // The input is the text itself.
         let digest = BodyDigest::of(fields[2].as_bytes());
-        assert_eq!(digest.to_multihash().to_bytes(), hex(fields[3]), "{row}");
+        assert_eq!(digest.to_multihash().to_bytes(), unhex(fields[3]), "{row}");
     }
 }
 

@@ -14,7 +14,7 @@ use leno_threads_core::{
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::util::{Peer, backup, rng, sync};
+use crate::util::{Peer, backup, hex, rng, sync, unhex};
 
 /// The runs of a thread as a peer keeps them, and its wraps.
 fn content(peer: &Peer, id: ThreadId) -> (Vec<StoredRun>, Vec<Wrap>) {
@@ -350,19 +350,6 @@ proptest! {
 
 const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/segments.json");
 
-fn hex(bytes: impl AsRef<[u8]>) -> String {
-    let digits = bytes.as_ref().iter().map(|byte| format!("{byte:02x}"));
-    digits.collect()
-}
-
-fn unhex(value: &Value) -> Vec<u8> {
-    let text = value.as_str().unwrap();
-    let pairs = (0..text.len()).step_by(2).map(|at| &text[at..at + 2]);
-    pairs
-        .map(|it| u8::from_str_radix(it, 16).unwrap())
-        .collect()
-}
-
 fn write_vectors() -> Value {
     let (alice, id, log) = written(3);
     let thread = shared(&alice, id);
@@ -407,16 +394,23 @@ fn vectors_open_as_they_say() {
     }
     let text = std::fs::read_to_string(VECTORS).unwrap();
     let vectors: Value = serde_json::from_str(&text).unwrap();
-    let genesis = Genesis::decode(&unhex(&vectors["genesis"])).unwrap();
-    let service = ServiceKey::from_bytes(unhex(&vectors["service_key"]).try_into().unwrap());
+    let genesis = Genesis::decode(&unhex(vectors["genesis"].as_str().unwrap())).unwrap();
+    let service = ServiceKey::from_bytes(
+        unhex(vectors["service_key"].as_str().unwrap())
+            .try_into()
+            .unwrap(),
+    );
     let thread = SharedThread::new(&genesis, service.clone());
     assert_eq!(thread.id().to_string(), vectors["thread"]);
     assert_eq!(thread.place().to_string(), vectors["place"]);
     let (of_segment, of_heads) = (&vectors["segment"], &vectors["heads"]);
     let name = SegmentId::from_text(of_segment["name"].as_str().unwrap()).unwrap();
-    let sealed = unhex(&of_segment["hex"]);
+    let sealed = unhex(of_segment["hex"].as_str().unwrap());
     let plain = open_once(&service, thread.id(), OnceKind::Segment, &sealed);
-    assert_eq!(plain.unwrap().1, unhex(&of_segment["plain"]));
+    assert_eq!(
+        plain.unwrap().1,
+        unhex(of_segment["plain"].as_str().unwrap())
+    );
     let segment = Segment::open(&thread, &name, &sealed).unwrap();
     let spans: Vec<_> = segment.spans().collect();
     assert_eq!(spans.len(), of_segment["spans"].as_array().unwrap().len());
@@ -432,11 +426,11 @@ fn vectors_open_as_they_say() {
         assert_eq!(span.id.to_string(), expected["id"]);
     }
     assert_eq!(segment.wraps_count() as u64, of_segment["wraps"]);
-    let sealed = unhex(&of_heads["hex"]);
+    let sealed = unhex(of_heads["hex"].as_str().unwrap());
     let plain = open_once(&service, thread.id(), OnceKind::Heads, &sealed);
-    assert_eq!(plain.unwrap().1, unhex(&of_heads["plain"]));
+    assert_eq!(plain.unwrap().1, unhex(of_heads["plain"].as_str().unwrap()));
     let heads = SharedHeads::open(&thread, &sealed).unwrap();
-    let log = LogId(unhex(&of_heads["log"]).try_into().unwrap());
+    let log = LogId(unhex(of_heads["log"].as_str().unwrap()).try_into().unwrap());
     assert_eq!(
         heads.head(&log).unwrap().seq,
         of_heads["seq"].as_u64().unwrap()

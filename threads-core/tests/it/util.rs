@@ -17,6 +17,7 @@ use leno_threads_core::{
     ServiceKey, SignedHead, Stamp, Suite, THREAD_DOMAIN, ThreadId, Tip, Wrap, decode_row,
     encode_frame,
 };
+use multibase::Base;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
@@ -694,4 +695,12 @@ pub(crate) fn grant_op(seat: SeatId, kem: [u8; 32], role: Role) -> GrantOp {
         identity: None,
         recovery: None,
     }
+}
+
+pub(crate) fn hex(bytes: impl AsRef<[u8]>) -> String {
+    Base::Base16Lower.encode(bytes)
+}
+
+pub(crate) fn unhex(text: &str) -> Vec<u8> {
+    Base::Base16Lower.decode(text).unwrap()
 }

@@ -19,25 +19,12 @@ use leno_threads_core::{
 use refused::refused;
 use serde_json::{Value, json};
 
+use crate::util::{hex, unhex};
+
 const CBOR: &str = "dag-cbor";
 const PLAINTEXT: &str = "leno-plaintext";
 
 const THREAD: ThreadId = ThreadId([1; 32]);
-
-fn hex(bytes: impl AsRef<[u8]>) -> String {
-    bytes
-        .as_ref()
-        .iter()
-        .map(|it| format!("{it:02x}"))
-        .collect()
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
-        .collect()
-}
 
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -1,3 +1,4 @@
+use multibase::Base;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde_json::{Value, json};
@@ -8,17 +9,7 @@ use crate::sync::message::Message;
 const VECTOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/signal.json");
 
 fn hex(bytes: impl AsRef<[u8]>) -> String {
-    let digits = bytes.as_ref().iter().map(|byte| format!("{byte:02x}"));
-    digits.collect()
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    let pairs = (0..text.len())
-        .step_by(2)
-        .filter_map(|at| text.get(at..at + 2));
-    pairs
-        .map(|it| u8::from_str_radix(it, 16).unwrap())
-        .collect()
+    Base::Base16Lower.encode(bytes)
 }
 
 /// What a seat says in a thread, as it travels, and the key that reads it.
@@ -50,7 +41,10 @@ fn vector_opens_as_it_says() {
     }
     let text = std::fs::read_to_string(VECTOR).unwrap();
     let vector: Value = serde_json::from_str(&text).unwrap();
-    let field = |name: &str| unhex(vector.get(name).and_then(Value::as_str).unwrap());
+    let field = |name: &str| {
+        let text = vector.get(name).and_then(Value::as_str);
+        Base::Base16Lower.decode(text.unwrap()).unwrap()
+    };
     let key = |name: &str| -> [u8; 32] { field(name).try_into().unwrap() };
     let (bytes, thread) = (field("hex"), ThreadId(key("thread")));
     let Ok(Message::Signal { signal, .. }) = Message::decode(&bytes) else {
