@@ -13,7 +13,8 @@ use leno_threads_core::sync::shared::{Part, TakeSharedError, Taken};
 use leno_threads_core::sync::{Level, PeerKey, Replica, ReplicaSink, SyncError};
 use leno_threads_core::thread::{AppendError, Changes, Opened, Thread, ThreadEvent};
 use leno_threads_core::{
-    LogId, NonceSecret, Now, OpRef, Padding, RecordRef, SeatId, Seq, Stamp, Suite, ThreadId, bug,
+    LogId, NonceSecret, Now, OpRef, Padding, RecordRef, Role, SeatId, Seq, Stamp, Suite,
+    THREAD_DOMAIN, ThreadId, bug,
 };
 use leno_threads_db::{COLLECTION_FACT_PREFIX, Documents, Flushed};
 use leno_transport_trait::{Address, PeerId};
@@ -105,7 +106,7 @@ impl Work<'_> {
     }
 
     /// Checks that the grant of the ticket has come, so that nobody can show a newcomer the thread as
-    /// it was before, with the members of then.
+    /// it was before, with the members of then; and, if it lets read, a key, without which all seems empty.
     pub(crate) fn check_granted(&mut self, id: ThreadId) -> Result<(), Error> {
         let Some(granted_by) = self.core.awaited.get(&id) else {
             return Ok(());
@@ -113,7 +114,8 @@ impl Work<'_> {
         let thread = thread_mut(&mut self.core.replica, id)?;
         let mut grants = thread.governance().grants_of(thread.seat().id());
         let is_awaited = |record: RecordRef| record.id.0.starts_with(granted_by);
-        if !grants.any(|(_, grant)| grant.record.is_some_and(is_awaited)) {
+        let has_come = grants.any(|(_, grant)| grant.record.is_some_and(is_awaited));
+        if !has_come || lacks_every_key(thread) {
             return Err(Error::NotSyncedYet(id));
         }
         self.core.awaited.remove(&id);
@@ -396,6 +398,15 @@ impl Work<'_> {
         }
         flushed
     }
+}
+
+/// Tells whether this seat may read and holds no key to read with.
+fn lacks_every_key(thread: &Thread) -> bool {
+    let governance = thread.governance();
+    let role = governance.role(thread.seat().id());
+    let mut epochs = governance.epochs();
+    role.is_some_and(Role::reads)
+        && !epochs.any(|it| it.domain == THREAD_DOMAIN && thread.holds_key(&it.epoch))
 }
 
 pub(crate) fn thread_mut(replica: &mut Replica, id: ThreadId) -> Result<&mut Thread, Error> {

@@ -97,6 +97,38 @@ fn file_longer_than_a_step_may_be_cut_and_split() {
     });
 }
 
+/// Wherever a newcomer's first sync stops, the thread is not there yet or can be read and written.
+#[test]
+fn newcomer_with_a_grant_and_no_key_waits_for_it() {
+    run(async |world| {
+        let alice = world.offline(MemoryStore::new()).await.peer;
+        let bob = world.offline(MemoryStore::new()).await.peer;
+        let alices = alice.create_thread("band").await.unwrap();
+        let bobs = join(&alices, &bob, Role::Writer).await;
+        let options = ExportOptions {
+            part_bytes_max: PART_BYTES_MIN,
+            ..ExportOptions::default()
+        };
+        let songs = bobs.collection("songs");
+        let (mut had_no_key, mut wrote) = (false, false);
+        for part in alices.export_parts(options).await.unwrap() {
+            bob.import(part).await.unwrap();
+            let is_granted = bobs.status().await.is_ok_and(|it| it.role.is_some());
+            match songs.put(&id("a"), &song("one")).await {
+                Ok(_) => wrote = true,
+                Err(Error::NotSyncedYet(_)) => had_no_key |= is_granted,
+                Err(error) => panic!("{error:?}"),
+            }
+            let read = songs.get(&id("a")).await;
+            match wrote {
+                true => assert_eq!(read.unwrap(), Some(song("one"))),
+                false => assert!(matches!(read, Err(Error::NotSyncedYet(_))), "{read:?}"),
+            }
+        }
+        assert!(had_no_key && wrote);
+    });
+}
+
 #[test]
 fn file_for_one_card_is_for_nobody_else() {
     run(async |world| {
