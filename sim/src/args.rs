@@ -17,7 +17,7 @@ leno-sim: whole peers of leno on a faulty network, disk and clock, from one seed
     invariants                    lists what is checked, and what waits for what
 
     --steps 1000                  steps before the faults stop and all must come level
-    --profile safety              safety, liveness, or calm
+    --profile safety              safety, liveness, calm, or disk
     --peers 5                     how many machines; 3 to 7 are drawn if it is not given
     --without crash               switches a fault off; may be given again
     --actions 40                  at most so many actions of applications

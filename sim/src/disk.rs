@@ -138,6 +138,12 @@ impl Disk {
         self.lock().counts
     }
 
+    /// Whether commits are under way.
+    #[must_use]
+    pub(crate) fn is_writing(&self) -> bool {
+        !self.lock().pending.is_empty()
+    }
+
     /// Nothing more reaches the disk from what runs now.
     pub(crate) fn pull_plug(&self) {
         let mut state = self.lock();

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::dice::Dice;
+use crate::swarm::Profile;
 
 macro_rules! faults {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
@@ -106,9 +107,11 @@ impl FromStr for Fault {
 
 impl Fault {
     /// How many runs of a million it is switched on in.
-    fn share(self, is_calm: bool) -> u32 {
-        if is_calm {
+    fn share(self, profile: Profile) -> u32 {
+        if profile == Profile::Calm {
             80_000
+        } else if profile == Profile::Disk && self.is_of_disks_that_lose_power() {
+            1_000_000
         } else if self == Self::Byzantine {
             250_000
         } else if self == Self::SmallQuota {
@@ -123,15 +126,22 @@ impl Fault {
         }
     }
 
+    /// What it takes that writes are lost or torn: files, and power that goes while commits are under way.
+    fn is_of_disks_that_lose_power(self) -> bool {
+        matches!(self, Self::File | Self::Crash | Self::SlowDisk)
+    }
+
     /// Draws which faults a run has, and after how many steps each strikes again on average. Each has
     /// dice of its own, so that one that is switched off does not change the others.
-    pub(crate) fn draw(seed: u64, is_calm: bool) -> BTreeMap<Self, u64> {
+    pub(crate) fn draw(seed: u64, profile: Profile) -> BTreeMap<Self, u64> {
         let mut drawn = BTreeMap::new();
         for fault in Self::ALL {
             let mut dice = Dice::new(seed, &format!("fault/{fault}"));
-            if dice.chance(fault.share(is_calm)) {
-                let rarest = if is_calm {
+            if dice.chance(fault.share(profile)) {
+                let rarest = if profile == Profile::Calm {
                     20_000
+                } else if profile == Profile::Disk && *fault == Self::Crash {
+                    60
                 } else if *fault == Self::Byzantine {
                     // It strikes only once that machine has joined something.
                     250
@@ -159,7 +169,9 @@ mod tests {
 
     #[test]
     fn every_fault_is_on_in_some_runs_and_off_in_others() {
-        let runs: Vec<_> = (0..200).map(|seed| Fault::draw(seed, false)).collect();
+        let runs: Vec<_> = (0..200)
+            .map(|seed| Fault::draw(seed, Profile::Safety))
+            .collect();
         for fault in Fault::ALL {
             let on = runs.iter().filter(|run| run.contains_key(fault)).count();
             assert!((1..200).contains(&on), "{fault}: {on}");

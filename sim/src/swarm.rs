@@ -24,6 +24,9 @@ pub enum Profile {
     Liveness,
     /// Few faults, so that logs grow long.
     Calm,
+    /// As [`Profile::Safety`], with stores in files on slow disks and power that goes often: writes are
+    /// lost and torn.
+    Disk,
 }
 
 impl Profile {
@@ -34,13 +37,14 @@ impl Profile {
             Self::Safety => "safety",
             Self::Liveness => "liveness",
             Self::Calm => "calm",
+            Self::Disk => "disk",
         }
     }
 
     /// The profile of a name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        let all = [Self::Safety, Self::Liveness, Self::Calm];
+        let all = [Self::Safety, Self::Liveness, Self::Calm, Self::Disk];
         all.into_iter().find(|it| it.name() == name)
     }
 }

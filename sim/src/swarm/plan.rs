@@ -25,6 +25,8 @@ pub struct Plan {
     pub steps_with_faults: u64,
     /// How many bytes of a thread a replicator keeps, if that is bounded.
     pub quota: Option<u64>,
+    /// Whether all machines have their store in a file, where there are such; otherwise every other one.
+    pub rests_on_files: bool,
 }
 
 impl Plan {
@@ -35,7 +37,7 @@ impl Plan {
         let width = (PEERS_MAX - PEERS_MIN + 1) as u64;
         let drawn = PEERS_MIN + usize::try_from(dice.below(width)).unwrap_or(0);
         let action_every = dice.magnitude(&(2..=24));
-        let mut faults = Fault::draw(options.seed, options.profile == Profile::Calm);
+        let mut faults = Fault::draw(options.seed, options.profile);
         faults.retain(|fault, _| !options.without.contains(fault));
         // Only one kind of copy: what may be lost with one is judged otherwise.
         if faults.contains_key(&Fault::UncountedCopy) {
@@ -52,9 +54,10 @@ impl Plan {
             faults,
             action_every,
             quota: has_quota.then_some(quota),
+            rests_on_files: options.profile == Profile::Disk,
             steps_with_faults: match options.profile {
                 Profile::Liveness => options.steps / 2,
-                Profile::Safety | Profile::Calm => options.steps,
+                Profile::Safety | Profile::Calm | Profile::Disk => options.steps,
             },
         }
     }

@@ -526,7 +526,8 @@ fn unexpected_end(error: &Error) -> Option<String> {
 
 #[cfg(feature = "redb")]
 fn disk_of(plan: &Plan, at: usize) -> DiskKind {
-    match plan.has(Fault::File) && at.is_multiple_of(2) {
+    let is_file = plan.rests_on_files || at.is_multiple_of(2);
+    match plan.has(Fault::File) && is_file {
         true => DiskKind::Redb,
         false => DiskKind::Rows,
     }

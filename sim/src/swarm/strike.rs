@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use leno::{PeerId, SeatId};
 use leno_threads_core::LogId;
 
+use super::Profile;
 use super::run::{Copied, Run};
 use crate::byzantine::{forge, seats_of};
 use crate::dice::Dice;
@@ -155,6 +156,17 @@ impl Run {
             (Fault::StaleCopy | Fault::UncountedCopy, _) => {
                 let made = self.seats.iter().position(|seat| seat.copied.is_some());
                 made.unwrap_or(any)
+            }
+            // Power that goes while nothing is written loses nothing.
+            (Fault::Crash, _) if self.options.profile == Profile::Disk => {
+                let is_writing = |at: &usize| {
+                    let machine = self.world.machine(*at);
+                    machine.is_some_and(|it| it.disk().is_writing())
+                };
+                match (0..self.plan.peers).find(is_writing) {
+                    Some(writing) => writing,
+                    None => return false,
+                }
             }
             _ => any,
         };

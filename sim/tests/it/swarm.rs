@@ -69,6 +69,25 @@ fn every_invariant_holds_in_long_runs_with_few_faults() {
     run_all(20_000..20_010, &options);
 }
 
+#[test]
+fn every_invariant_holds_when_power_goes_amid_writes() {
+    let options = RunOptions {
+        profile: Profile::Disk,
+        ..RunOptions::new(0)
+    };
+    run_all(40_000..40_040, &options);
+    // It is no test of torn writes if there are none.
+    let torn = (40_000..40_020).map(|seed| {
+        let faults = run(&RunOptions {
+            seed,
+            ..options.clone()
+        })
+        .faults;
+        faults.get("writes torn in a crash").copied().unwrap_or(0)
+    });
+    assert!(torn.sum::<u64>() > 0, "no write was torn");
+}
+
 /// What millions of steps found, once each. What each seed comes to changes with the code.
 #[test]
 fn every_invariant_holds_where_one_did_not() {
