@@ -1,11 +1,11 @@
 //! One sender at a time: of several peers that answer a vector with the same records, one goes on.
 //!
 //! Whoever answers a vector sends little of data logs at first, and more the more of it was looked at, so
-//! that little is under way that nobody needs. Whoever asked several, and is sent by one what another sent it already, has the one pause until
-//! the next vector: that is sent when the other has nothing more, goes away, sends what has to be
-//! refused, or is silent, and after a minute in any case. Who waited for that pauses no more until it said
-//! that it has nothing more, so that nobody who sends slowly, or in spurts, holds up what others have. So
-//! a record comes about once, however many have it.
+//! that little is under way that nobody needs. Whoever asked several, and is sent by one what another
+//! sent it already, has the one pause until the next vector: that is sent when the other has nothing more,
+//! goes away, sends what has to be refused, or is silent, and after a minute in any case. Who waited for
+//! that pauses no more until it said that it has nothing more, so that nobody who sends slowly, or in
+//! spurts, holds up what others have. So a record comes about once, however many have it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
