@@ -89,6 +89,7 @@ impl Thread {
                 }
             }
             if progress == 0 {
+                self.doubt_what_waits(admission.view, admission.changes)?;
                 return Ok(admitted);
             }
             admitted += progress;
@@ -407,6 +408,38 @@ impl Thread {
             // Made up, or of another branch: a proof of the fork tells.
             _ => Named::Waits(Parked::Fork(it)),
         })
+    }
+
+    /// Has nothing wait for a record of a branch that is not here, because another branch is, and waits
+    /// itself, perhaps for ever: a proof of the fork is waited for instead. Each record that waits is
+    /// looked at once.
+    pub(super) fn doubt_what_waits(
+        &mut self,
+        view: &dyn View,
+        changes: &mut Changes,
+    ) -> Result<(), StoreError> {
+        let doubted = self.logs.iter().filter_map(|(id, log)| {
+            let Some(Parked::Dep(it) | Parked::Control(it)) = log.parked else {
+                return None;
+            };
+            let named = self.logs.get(&it.log)?;
+            let is_stored = (named.admitted + 1..=named.tip.seq).contains(&it.seq);
+            (is_stored && log.doubted != Some(it)).then_some((*id, it))
+        });
+        for (id, it) in doubted.collect::<Vec<_>>() {
+            let overlay = Overlay::new(view, &changes.batch);
+            let is_other = self.id_at(&overlay, &it.log, it.seq)? != Some(it.id);
+            let Some(log) = self.logs.get_mut(&id) else {
+                continue;
+            };
+            log.doubted = Some(it);
+            if is_other {
+                let parked = Parked::Fork(it);
+                log.parked = Some(parked);
+                changes.tell(self.id, ThreadEvent::Waits { log: id, parked });
+            }
+        }
+        Ok(())
     }
 
     /// Tells whether a log was proven to have two branches at a place.

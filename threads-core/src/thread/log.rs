@@ -87,6 +87,8 @@ pub(super) struct Log {
     pub(super) admitted: Seq,
     pub(super) admitted_stamp: Stamp,
     pub(super) parked: Option<Parked>,
+    /// What is waited for, once the record at its place is here too and was compared.
+    pub(super) doubted: Option<RecordRef>,
     /// Control records in the past of its beginning.
     pub(super) opened: Frontier,
     /// Control records in the past of the newest admitted record, or of what is drafted behind it.
@@ -126,6 +128,7 @@ impl Log {
             admitted: 0,
             admitted_stamp: origin.tip.stamp,
             parked: None,
+            doubted: None,
             opened: Frontier::new(),
             frontier: Frontier::new(),
             steps: VecDeque::new(),
@@ -317,6 +320,7 @@ impl Log {
             admitted,
             admitted_stamp,
             parked: None,
+            doubted: None,
             opened: Frontier::new(),
             frontier,
             steps: VecDeque::new(),

@@ -268,6 +268,8 @@ impl Thread {
         }
         if admitted > 0 {
             admitted += self.release_with(&mut admission)?;
+        } else {
+            self.doubt_what_waits(view, admission.changes)?;
         }
         if is_own && !bug!(OwnLogKept) {
             self.retire_log(admission.changes);

@@ -2,7 +2,7 @@
 
 use leno_threads_core::store::Store;
 use leno_threads_core::thread::{Parked, Quarantine, TakeWrapError};
-use leno_threads_core::{LogId, RecordId, RecordRef, Role, ThreadId, Wrap};
+use leno_threads_core::{LogId, RecordId, RecordRef, Role, Stamp, ThreadId, Wrap};
 use proptest::prelude::*;
 
 use crate::util::{Peer, Secrets, connect, level, rows, secrets, sync, talk};
@@ -158,6 +158,47 @@ fn invented_deps_block_only_their_authors_log() {
     sync(alice, dave);
     let texts: Vec<_> = dave.reads(id).into_iter().map(|(.., text)| text).collect();
     assert!(texts.contains(&"c2".to_owned()) && texts.contains(&"a1".to_owned()));
+}
+
+/// A branch that waits itself, perhaps for ever, is not waited for by who names the other one.
+#[test]
+fn branch_that_waits_holds_back_only_itself() {
+    for is_first in [true, false] {
+        let (mut peers, id) = world();
+        let [_, bob, carol, dave] = &mut peers;
+        bob.write(id, "b1");
+        carol.write(id, "c1");
+        sync(bob, carol);
+        sync(bob, dave);
+        let (keys, carols) = writer(carol, id);
+        let tip = carol.tip(id, carols);
+        let far = Stamp::from_millis(4_102_444_800_000);
+        let signer = keys.writer.as_ref().unwrap();
+        let (branch, _) = keys.craft(id, signer, &tip, &[keys.text(far, "in 2100")]);
+        carol.write(id, "c2");
+        sync(carol, bob);
+        bob.write(id, "b2");
+        let bobs = bob.thread(id).own_log().unwrap();
+        let run = runs_of(bob, id, bobs).pop().unwrap();
+        let mut delivered = [(carols, &branch), (bobs, &run)];
+        if !is_first {
+            delivered.reverse();
+        }
+        for (log, run) in delivered {
+            assert_eq!(dave.take(id, log, run).unwrap().admitted, 0);
+        }
+        let named = bob.newest(id, carols);
+        for _ in 0..2 {
+            let parked = |log| dave.thread(id).log(&log).unwrap().parked;
+            assert_eq!(parked(carols), Some(Parked::Time(far)));
+            assert_eq!(parked(bobs), Some(Parked::Fork(named)));
+            dave.restart();
+            dave.tick();
+        }
+        sync(bob, dave);
+        let texts: Vec<_> = dave.reads(id).into_iter().map(|(.., text)| text).collect();
+        assert!(texts.contains(&"b2".to_owned()), "{texts:?}");
+    }
 }
 
 /// A record under a key that is not here is admitted, its ops wait, nothing else does; the wrap lets
