@@ -3,13 +3,15 @@
 use std::ops::AddAssign;
 
 use crate::history::{ANN, Acceptance, Act, BEN, History, Person, Role, Set, WILL, XENA, people};
-use crate::rules::{Outcome, Rules, accepts};
+use crate::rules::{Outcome, Rules};
 
 /// How large histories are.
 #[derive(Clone, Copy)]
 pub(crate) struct Size {
     pub(crate) governance: usize,
     pub(crate) writes: usize,
+    /// Whether members may write two branches of a log.
+    pub(crate) forks: bool,
 }
 
 /// What was seen, so that nobody takes a walk past nothing for a proof.
@@ -24,6 +26,9 @@ pub(crate) struct Seen {
     pub(crate) overruled: u64,
     /// Histories with more than one candidate for an event.
     pub(crate) ambiguous: u64,
+    /// Events of a log that was just shown to be forked, on the branch that is settled, and put aside.
+    pub(crate) settled: u64,
+    pub(crate) put_aside: u64,
 }
 
 impl AddAssign for Seen {
@@ -34,6 +39,8 @@ impl AddAssign for Seen {
         self.granted_again += other.granted_again;
         self.overruled += other.overruled;
         self.ambiguous += other.ambiguous;
+        self.settled += other.settled;
+        self.put_aside += other.put_aside;
     }
 }
 
@@ -98,7 +105,7 @@ impl<F: FnMut(&History, &Outcome) -> Outcome> Walk<F> {
             }
         }
         for author in people() {
-            for past in pasts(&self.history, author) {
+            for past in pasts(&self.history, author, self.size.forks) {
                 for act in self.acts(author, past) {
                     self.history.push(author, past, act);
                     if self.is_wanted() {
@@ -127,19 +134,31 @@ impl<F: FnMut(&History, &Outcome) -> Outcome> Walk<F> {
         if governance < self.size.governance {
             acts.push(Act::Leave);
             for to in people().filter(|it| *it != author) {
-                let seen = self.history.acceptance(to, past);
-                for role in [Role::Owner, Role::Admin, Role::Writer, Role::Reader] {
-                    for accepts in [Acceptance::default(), seen] {
-                        acts.push(Act::Grant { to, role, accepts });
-                    }
-                }
-                let controls = 0..=seen.control;
-                for accepts in controls.flat_map(|control| {
-                    let data = 0..=seen.data;
-                    data.map(move |data| Acceptance { control, data })
+                let accepted = |is_control| {
+                    let log = self.history.log(to, is_control, past);
+                    std::iter::once(None).chain(log.into_iter().map(Some))
+                };
+                for accepts in accepted(true).flat_map(|control| {
+                    accepted(false).map(move |data| Acceptance { control, data })
                 }) {
                     acts.push(Act::Remove { whom: to, accepts });
                     acts.push(Act::Readmit { whom: to, accepts });
+                }
+                let all = Acceptance {
+                    control: accepted(true).last().flatten(),
+                    data: accepted(false).last().flatten(),
+                };
+                for role in [Role::Owner, Role::Admin, Role::Writer, Role::Reader] {
+                    for accepts in [Acceptance::default(), all] {
+                        acts.push(Act::Grant { to, role, accepts });
+                    }
+                }
+            }
+            for of in people() {
+                for is_control in [false, true] {
+                    if self.history.forked_behind(of, is_control, past).is_some() {
+                        acts.push(Act::Prove { of, is_control });
+                    }
                 }
             }
         }
@@ -170,14 +189,11 @@ impl<F: FnMut(&History, &Outcome) -> Outcome> Walk<F> {
                 known.0 |= event.past.0;
             }
         }
-        let (of, accepted) = match act.acceptance() {
-            Some((of, it)) => (Some(of), it.data),
-            None => (None, 0),
-        };
         events.iter().enumerate().all(|(number, it)| {
             let is_news = past.contains(number) && !known.contains(number);
-            let is_accepted = Some(it.author) == of && it.seq <= accepted;
-            it.act.is_control() || !is_news || it.author == author || is_accepted
+            let is_proof = matches!(act, Act::Prove { of, .. } if of == it.author);
+            let matters = is_proof || it.author == author || self.history.accepts(act, number);
+            it.act.is_control() || !is_news || matters
         })
     }
 
@@ -193,6 +209,7 @@ impl<F: FnMut(&History, &Outcome) -> Outcome> Walk<F> {
                 let whom = match event.act {
                     Act::Grant { to, .. } => Some(to),
                     Act::Remove { whom, .. } | Act::Readmit { whom, .. } => Some(whom),
+                    Act::Prove { of, .. } => Some(of),
                     Act::Leave | Act::Write => None,
                 };
                 std::iter::once(event.author).chain(whom)
@@ -219,23 +236,20 @@ impl<F: FnMut(&History, &Outcome) -> Outcome> Walk<F> {
         };
         // Which of two owners was made first decides who is senior.
         last.past.contains(previous.0)
-            || previous.1.author < last.author
+            || previous.1.author <= last.author
             || (makes_owner(last.act) && makes_owner(previous.1.act))
     }
 }
 
-/// What somebody may have seen: everything of his own, and whatever else belongs to it.
-fn pasts(history: &History, author: Person) -> Vec<Set> {
+/// What somebody may have seen: what belongs together, and everything of his own unless he forks.
+fn pasts(history: &History, author: Person, forks: bool) -> Vec<Set> {
     let sets = (0..=history.all().0).map(Set);
     let is_past = |set: &Set| {
-        history
-            .events
-            .iter()
-            .enumerate()
-            .all(|(number, it)| match set.contains(number) {
-                true => set.covers(it.past),
-                false => it.author != author,
-            })
+        let mut events = history.events.iter().enumerate();
+        events.all(|(number, it)| match set.contains(number) {
+            true => set.covers(it.past),
+            false => forks || it.author != author,
+        })
     };
     sets.filter(is_past).collect()
 }
@@ -270,6 +284,7 @@ pub(crate) fn check(history: &History, before: &Outcome) -> (Outcome, Seen) {
     assert!(has_owner, "nobody is an owner\n{history:?}");
     check_denials(history, before, &outcome, &mut seen);
     check_roles(history, &outcome);
+    check_branches(history, before, &outcome, &mut seen);
     (outcome, seen)
 }
 
@@ -305,7 +320,7 @@ fn check_fences(history: &History, outcome: &Outcome, seen: &mut Seen) {
                 continue;
             }
             let accepted = history.events.iter().enumerate().any(|(other, it)| {
-                outcome.ranks[other].is_some_and(|it| it <= rank) && accepts(it.act, *event)
+                outcome.ranks[other].is_some_and(|it| it <= rank) && history.accepts(it.act, number)
             });
             let stands = outcome.stands(number);
             assert!(
@@ -336,12 +351,61 @@ fn check_denials(history: &History, before: &Outcome, after: &Outcome, seen: &mu
         let overrules = ended.is_some_and(|ended| rank.is_some_and(|it| it < ended));
         let is_granted =
             matches!(history.events[last].act, Act::Grant { to, .. } if to == grant.to);
-        let is_good = ended.is_none() || overrules || is_granted;
+        // The denial of whoever forks falls with his branch.
+        let is_proof = matches!(history.events[last].act, Act::Prove { .. });
+        let is_good = ended.is_none() || overrules || is_granted || is_proof;
         assert!(is_good, "{grant:?} came back by itself\n{history:?}");
         seen.overruled += u64::from(overrules);
         if grant.by == Some(last) {
             seen.granted_again += u64::from(before.role(grant.to).is_none());
         }
+    }
+}
+
+/// A fork puts nothing aside that somebody accepted who outranks it, unless others accepted another branch.
+fn check_branches(history: &History, before: &Outcome, after: &Outcome, seen: &mut Seen) {
+    let last = history.events.len() - 1;
+    let Act::Prove { of, is_control } = history.events[last].act else {
+        return;
+    };
+    let past = history.events[last].past;
+    let parting = history.forked_behind(of, is_control, past).unwrap();
+    for event in history.log(of, is_control, Set::first(last)) {
+        let Some(rank) = before.ranks[event].filter(|_| history.events[event].seq > parting) else {
+            continue;
+        };
+        // It may stand under another of its grants by now.
+        let under = after.ranks[event].unwrap_or(rank);
+        let accepted = history
+            .events
+            .iter()
+            .enumerate()
+            .filter_map(|(number, it)| {
+                let (whose, accepted) = it.act.acceptance()?;
+                let up_to = if is_control {
+                    accepted.control
+                } else {
+                    accepted.data
+                };
+                let outranks = after.ranks[number].is_some_and(|it| it < under);
+                up_to.filter(|_| whose == of && outranks)
+            });
+        let accepted: Vec<_> = accepted.collect();
+        let is_accepted = accepted.iter().any(|it| history.leads_to(event, *it));
+        let is_disputed = accepted
+            .iter()
+            .any(|it| !history.leads_to(event, *it) && !history.leads_to(*it, event));
+        let stands = after.stands(event);
+        assert!(
+            stands || !is_accepted || is_disputed,
+            "{event} was erased\n{history:?}"
+        );
+        assert!(
+            !stands || is_accepted,
+            "{event} stands on a branch that nobody accepted\n{history:?}"
+        );
+        seen.settled += u64::from(stands);
+        seen.put_aside += u64::from(!stands);
     }
 }
 
@@ -351,7 +415,7 @@ fn check_roles(history: &History, outcome: &Outcome) {
         let is_over = history.events.iter().any(|it| match it.act {
             Act::Remove { whom, .. } => whom == person,
             Act::Leave => it.author == person,
-            Act::Grant { .. } | Act::Readmit { .. } | Act::Write => false,
+            Act::Grant { .. } | Act::Readmit { .. } | Act::Prove { .. } | Act::Write => false,
         });
         let has_role = outcome.role(person).is_some();
         assert!(

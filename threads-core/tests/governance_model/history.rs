@@ -43,16 +43,16 @@ impl Role {
             }
             Act::Remove { .. } | Act::Readmit { .. } => self <= Self::Admin,
             Act::Write => self <= Self::Writer,
-            Act::Leave => true,
+            Act::Leave | Act::Prove { .. } => true,
         }
     }
 }
 
-/// Up to where somebody's logs are accepted.
-#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+/// Up to which event somebody's logs are accepted: that one, and those before it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Acceptance {
-    pub(crate) control: u8,
-    pub(crate) data: u8,
+    pub(crate) control: Option<usize>,
+    pub(crate) data: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -72,6 +72,11 @@ pub(crate) enum Act {
         accepts: Acceptance,
     },
     Leave,
+    /// Shows that a log has two branches, both of which its author has seen.
+    Prove {
+        of: Person,
+        is_control: bool,
+    },
     /// A data record: it changes nobody's rights.
     Write,
 }
@@ -88,7 +93,7 @@ impl Act {
             Self::Remove { whom, accepts } | Self::Readmit { whom, accepts } => {
                 Some((whom, accepts))
             }
-            Self::Leave | Self::Write => None,
+            Self::Leave | Self::Prove { .. } | Self::Write => None,
         }
     }
 }
@@ -121,7 +126,9 @@ pub(crate) struct Event {
     pub(crate) act: Act,
     /// All that its author had seen.
     pub(crate) past: Set,
-    /// Its place in its author's control log or data log, from 1.
+    /// The one before it in its author's control log or data log.
+    pub(crate) prev: Option<usize>,
+    /// Its place there, from 1.
     pub(crate) seq: u8,
 }
 
@@ -154,11 +161,14 @@ impl History {
 
     pub(crate) fn push(&mut self, author: Person, past: Set, act: Act) {
         assert!(self.events.len() < EVENTS_MAX);
-        let seq = self.count(author, act.is_control(), self.all()) + 1;
+        let log = self.log(author, act.is_control(), past);
+        let prev = log.into_iter().max_by_key(|it| self.events[*it].seq);
+        let seq = prev.map_or(0, |it| self.events[it].seq) + 1;
         self.events.push(Event {
             author,
             act,
             past,
+            prev,
             seq,
         });
     }
@@ -167,20 +177,41 @@ impl History {
         Set::first(self.events.len())
     }
 
-    /// How many events of a log are in a set.
-    pub(crate) fn count(&self, author: Person, is_control: bool, within: Set) -> u8 {
+    /// The events of a log that are in a set.
+    pub(crate) fn log(&self, of: Person, is_control: bool, within: Set) -> Vec<usize> {
         let events = self.events.iter().enumerate().filter(|(number, it)| {
-            it.author == author && it.act.is_control() == is_control && within.contains(*number)
+            it.author == of && it.act.is_control() == is_control && within.contains(*number)
         });
-        u8::try_from(events.count()).unwrap()
+        events.map(|(number, _)| number).collect()
     }
 
-    /// Everything of somebody's logs that is in a set.
-    pub(crate) fn acceptance(&self, of: Person, within: Set) -> Acceptance {
-        Acceptance {
-            control: self.count(of, true, within),
-            data: self.count(of, false, within),
-        }
+    /// Whether an event is another one of its log, or comes before it there.
+    pub(crate) fn leads_to(&self, event: usize, other: usize) -> bool {
+        let mut chain = std::iter::successors(Some(other), |it| self.events[*it].prev);
+        chain.any(|it| it == event)
+    }
+
+    /// Whether an act accepts an event.
+    pub(crate) fn accepts(&self, act: Act, event: usize) -> bool {
+        let it = self.events[event];
+        act.acceptance().is_some_and(|(of, accepted)| {
+            let up_to = match it.act.is_control() {
+                true => accepted.control,
+                false => accepted.data,
+            };
+            of == it.author && up_to.is_some_and(|up_to| self.leads_to(event, up_to))
+        })
+    }
+
+    /// The last place of a log at which a set of events shows no second branch.
+    pub(crate) fn forked_behind(&self, of: Person, is_control: bool, within: Set) -> Option<u8> {
+        let log = self.log(of, is_control, within);
+        let forked = log.iter().filter(|one| {
+            let prev = self.events[**one].prev;
+            log.iter()
+                .any(|it| it != *one && self.events[*it].prev == prev)
+        });
+        forked.map(|it| self.events[*it].seq - 1).min()
     }
 
     pub(crate) fn grants(&self) -> impl Iterator<Item = Grant> + '_ {

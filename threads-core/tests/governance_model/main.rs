@@ -39,15 +39,38 @@ fn assert_is_no_empty_walk(seen: &Seen) {
 /// An owner, two admins and two writers; all that is done, seen and accepted.
 #[test]
 fn every_history_has_one_answer() {
-    let mut sizes = vec![(3, 2)];
+    let mut sizes = vec![(3, 2, false)];
     if is_long() {
-        sizes.push((4, 0));
+        sizes.push((4, 0, false));
     }
-    for (governance, writes) in sizes {
-        let seen = check_every(Size { governance, writes });
-        println!("up to {governance} control records and {writes} data records: {seen:?}");
+    check_sizes(sizes);
+}
+
+/// As before, and each member may write two branches of a log.
+#[test]
+fn every_history_with_forks_has_one_answer() {
+    let mut sizes = vec![(3, 0, true), (2, 3, true)];
+    if is_long() {
+        sizes.push((3, 2, true));
+    }
+    let seen = check_sizes(sizes);
+    assert!(seen.settled > 0 && seen.put_aside > 0, "{seen:?}");
+}
+
+fn check_sizes(sizes: Vec<(usize, usize, bool)>) -> Seen {
+    let mut all = Seen::default();
+    for (governance, writes, forks) in sizes {
+        let seen = check_every(Size {
+            governance,
+            writes,
+            forks,
+        });
+        let of = if forks { " with forks" } else { "" };
+        println!("up to {governance} control records and {writes} data records{of}: {seen:?}");
         assert_is_no_empty_walk(&seen);
+        all += seen;
     }
+    all
 }
 
 #[test]
@@ -55,8 +78,12 @@ fn large_histories_have_one_answer() {
     let count = if is_long() { 1_000_000 } else { 10_000 };
     let mut seen = Seen::default();
     for seed in 0..count {
-        let (governance, writes) = (6, 4);
-        seen += random::check_one(seed, Size { governance, writes });
+        let size = Size {
+            governance: 6,
+            writes: 4,
+            forks: seed % 2 == 1,
+        };
+        seen += random::check_one(seed, size);
     }
     println!("{count} at random: {seen:?}");
     assert_is_no_empty_walk(&seen);
@@ -66,8 +93,12 @@ fn large_histories_have_one_answer() {
 #[test]
 fn judging_at_arrival_and_by_person_are_rejected() {
     let (mut by_order, mut by_person) = (Vec::new(), Vec::new());
-    let (governance, writes) = (2, 0);
-    walk(Size { governance, writes }, (0, 1), |history, _| {
+    let size = Size {
+        governance: 2,
+        writes: 0,
+        forks: false,
+    };
+    walk(size, (0, 1), |history, _| {
         if wrong::orders_differ(history) {
             by_order.push(history.clone());
         }

@@ -15,10 +15,6 @@ impl Dice {
         bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         usize::try_from((bits ^ bits >> 31) % count as u64).unwrap()
     }
-
-    fn up_to(&mut self, most: u8) -> u8 {
-        u8::try_from(self.below(usize::from(most) + 1)).unwrap()
-    }
 }
 
 /// Checks a history of a seed after each of its events.
@@ -33,7 +29,7 @@ pub(crate) fn check_one(seed: u64, size: Size) -> Seen {
         // Whom nothing in his past permits it tries again, and somebody else after a while.
         for _ in 0..32 {
             let author = Person(dice.below(PEOPLE));
-            let past = past(&mut dice, &history, author);
+            let past = past(&mut dice, &history, author, size.forks);
             let act = match is_control {
                 true => act(&mut dice, &history, author, past),
                 false => Act::Write,
@@ -59,11 +55,12 @@ pub(crate) fn check_one(seed: u64, size: Size) -> Seen {
     seen
 }
 
-fn past(dice: &mut Dice, history: &History, author: Person) -> Set {
+fn past(dice: &mut Dice, history: &History, author: Person, forks: bool) -> Set {
     let mut past = Set::default();
     let share = dice.below(4);
+    let forks = forks && dice.below(4) == 0;
     for (number, event) in history.events.iter().enumerate() {
-        if event.author == author || dice.below(4) < share {
+        if (event.author == author && !forks) || dice.below(4) < share {
             past = past.with(number);
             past.0 |= event.past.0;
         }
@@ -74,11 +71,23 @@ fn past(dice: &mut Dice, history: &History, author: Person) -> Set {
 fn act(dice: &mut Dice, history: &History, author: Person, past: Set) -> Act {
     let others: Vec<_> = people().filter(|it| *it != author).collect();
     let whom = others[dice.below(others.len())];
-    let seen = history.acceptance(whom, past);
-    let accepts = Acceptance {
-        control: dice.up_to(seen.control),
-        data: dice.up_to(seen.data),
+    let mut one_of = |is_control| {
+        let log = history.log(whom, is_control, past);
+        let at = dice.below(log.len() + 1);
+        log.get(at).copied()
     };
+    let accepts = Acceptance {
+        control: one_of(true),
+        data: one_of(false),
+    };
+    let forked = people().flat_map(|of| [(of, false), (of, true)]);
+    let mut forked =
+        forked.filter(|(of, is_control)| history.forked_behind(*of, *is_control, past).is_some());
+    if let Some((of, is_control)) = forked.next()
+        && dice.below(2) == 0
+    {
+        return Act::Prove { of, is_control };
+    }
     let roles = [Role::Owner, Role::Admin, Role::Writer, Role::Reader];
     match dice.below(12) {
         0..=5 => Act::Grant {

@@ -16,7 +16,11 @@
 //! 6. **A leave** ends its author's grants that it has seen: for what he does having seen it, if it stands by
 //!    what he had seen then; and in the end. It bars from nothing that does not know of it. If it would leave no
 //!    owner, the most senior owner's does not stand.
-//! 7. Data records change none of this.
+//! 7. **A fork.** Once anybody has shown two branches of a log, what lies behind their parting stands only on
+//!    the branch that is settled: the one that the most senior of those accepted who outrank the grant, as far
+//!    as they accepted it, if equals differ as far as they agree; and what others of those accepted behind it,
+//!    in the order of their rank.
+//! 8. Data records change none of this.
 //!
 //! Each question looks at higher ranks only, so there is one answer, and one pass per rank finds it.
 
@@ -123,11 +127,63 @@ impl<'a> Rules<'a> {
             let act = Some(event.act);
             *rank < of && self.ends(ranks, (*by, it.act, *rank), grant, act)
         });
-        let Some(strongest) = bars.map(|(.., rank)| rank).min() else {
-            return true;
+        let strongest = bars.map(|(.., rank)| rank).min();
+        let is_accepted = strongest.is_none_or(|strongest| {
+            let mut accepting = self.standing(ranks).filter(|(.., rank)| *rank <= strongest);
+            accepting.any(|(_, it, _)| self.history.accepts(it.act, number))
+        });
+        is_accepted && self.is_on_branch(ranks, number, of)
+    }
+
+    /// Rule 7: whether an event is before the parting of branches, or on the one that is settled.
+    fn is_on_branch(self, ranks: &Ranks, number: usize, of: Rank) -> bool {
+        let (author, is_control, seq) = {
+            let event = self.history.events[number];
+            (event.author, event.act.is_control(), event.seq)
         };
-        let mut accepting = self.standing(ranks).filter(|(.., rank)| *rank <= strongest);
-        accepting.any(|(_, it, _)| accepts(it.act, event))
+        let proof = Act::Prove {
+            of: author,
+            is_control,
+        };
+        let proofs = self.events().filter(|(_, it)| it.act == proof);
+        let parting = proofs.filter_map(|(_, it)| {
+            let history = self.history;
+            history.forked_behind(author, is_control, it.past)
+        });
+        if parting.min().is_none_or(|parting| seq <= parting) {
+            return true;
+        }
+        let accepted = self.standing(ranks).filter_map(|(_, it, rank)| {
+            let (whose, accepted) = it.act.acceptance()?;
+            let up_to = match is_control {
+                true => accepted.control,
+                false => accepted.data,
+            };
+            (rank < of && whose == author).then_some((rank, up_to?))
+        });
+        let mut accepted: Vec<_> = accepted.collect();
+        accepted.sort();
+        let mut settled = None;
+        for equals in accepted.chunk_by(|one, other| one.0 == other.0) {
+            let goes_on =
+                |it: &usize| settled.is_none_or(|settled| self.history.leads_to(settled, *it));
+            let ends: Vec<_> = equals.iter().map(|it| it.1).filter(goes_on).collect();
+            settled = self.agreed(&ends).or(settled);
+        }
+        settled.is_some_and(|settled| self.history.leads_to(number, settled))
+    }
+
+    /// The last event of a log that is on the same branch as each of these.
+    fn agreed(self, ends: &[usize]) -> Option<usize> {
+        let events = &self.history.events;
+        let on_the_way = ends
+            .iter()
+            .flat_map(|end| std::iter::successors(Some(*end), |it| events[*it].prev));
+        let agreed = on_the_way.filter(|it| {
+            ends.iter()
+                .all(|end| self.history.leads_to(*it, *end) || self.history.leads_to(*end, *it))
+        });
+        agreed.max_by_key(|it| events[*it].seq)
     }
 
     /// Rules 3, 4: whether what stands ends a grant that ranks below it; as far as an act needs it, if one is
@@ -145,7 +201,7 @@ impl<'a> Rules<'a> {
                 let is_kept = act.is_some_and(|act| role.permits(act));
                 to == grant.to && !is_kept && self.replaces(ranks, by, rank, grant)
             }
-            Act::Readmit { .. } | Act::Leave | Act::Write => false,
+            Act::Readmit { .. } | Act::Leave | Act::Prove { .. } | Act::Write => false,
         }
     }
 
@@ -279,7 +335,7 @@ impl<'a> Rules<'a> {
         Outcome { ranks, roles }
     }
 
-    /// All solutions of rules 1 to 6 as equations: which control events stand under which of their
+    /// All solutions of rules 1 to 7 as equations: which control events stand under which of their
     /// candidates, with the rank that each event has by that.
     pub(crate) fn solutions(self) -> Vec<Ranks> {
         let mut unknown = Vec::new();
@@ -309,15 +365,4 @@ impl<'a> Rules<'a> {
         }
         solutions
     }
-}
-
-/// Rule 5.
-pub(crate) fn accepts(act: Act, event: Event) -> bool {
-    act.acceptance().is_some_and(|(of, it)| {
-        let up_to = match event.act.is_control() {
-            true => it.control,
-            false => it.data,
-        };
-        of == event.author && event.seq <= up_to
-    })
 }

@@ -4,8 +4,8 @@ use crate::history::{ANN, Acceptance, Act, BEN, History, OLGA, Person, Role, WIL
 use crate::rules::{Outcome, Rules};
 
 const NOTHING: Acceptance = Acceptance {
-    control: 0,
-    data: 0,
+    control: None,
+    data: None,
 };
 
 fn remove(whom: Person) -> Act {
@@ -13,9 +13,9 @@ fn remove(whom: Person) -> Act {
     Act::Remove { whom, accepts }
 }
 
-fn remove_accepting(whom: Person, data: u8) -> Act {
-    let accepts = Acceptance { control: 0, data };
-    Act::Remove { whom, accepts }
+fn up_to(data: usize) -> Acceptance {
+    let (control, data) = (None, Some(data));
+    Acceptance { control, data }
 }
 
 fn grant(to: Person, role: Role) -> Act {
@@ -53,7 +53,8 @@ fn power_belongs_to_grants() {
 fn highest_acceptance_of_equals_counts() {
     let mut history = History::default();
     let first = history.add(WILL, &[], Act::Write);
-    let removal = history.add(ANN, &[first], remove_accepting(WILL, 1));
+    let (whom, accepts) = (WILL, up_to(first));
+    let removal = history.add(ANN, &[first], Act::Remove { whom, accepts });
     history.add(BEN, &[], remove(WILL));
     let second = history.add(WILL, &[first], Act::Write);
     let third = history.add(WILL, &[second, removal], Act::Write);
@@ -69,15 +70,16 @@ fn highest_acceptance_of_equals_counts() {
 /// The denial of a removed admin falls with what was not accepted of him, and stands if it was.
 #[test]
 fn denial_ends_by_a_higher_rank() {
-    for control in [0, 1] {
+    for is_accepted in [false, true] {
         let mut history = History::default();
         let denial = history.add(BEN, &[], remove(XENA));
-        let whom = BEN;
-        let accepts = Acceptance { control, data: 0 };
+        let (whom, data) = (BEN, None);
+        let control = is_accepted.then_some(denial);
+        let accepts = Acceptance { control, data };
         history.add(OLGA, &[denial], Act::Remove { whom, accepts });
         let outcome = outcome(&history);
-        assert_eq!(outcome.stands(denial), control == 1);
-        assert_eq!(outcome.role(XENA).is_none(), control == 1);
+        assert_eq!(outcome.stands(denial), is_accepted);
+        assert_eq!(outcome.role(XENA).is_none(), is_accepted);
     }
 }
 
@@ -166,4 +168,85 @@ fn of_two_owners_who_remove_each_other_the_senior_stays() {
     history.add(BEN, &[second], remove(ANN));
     let it = outcome(&history);
     assert_eq!((it.role(ANN), it.role(BEN)), (Some(Role::Owner), None));
+}
+
+/// ```text
+/// Will: w1 ─┬─ w2 ─── w3
+///           └─ x2                 (the same log, another branch)
+/// Ann:  accepts up to w2, or nothing      Xena: shows the fork
+/// ```
+/// A fork erases nothing that was accepted, and nobody who forks chooses the branch.
+#[test]
+fn fork_stands_up_to_where_it_was_accepted() {
+    for is_accepted in [false, true] {
+        let mut history = History::default();
+        let first = history.add(WILL, &[], Act::Write);
+        let second = history.add(WILL, &[first], Act::Write);
+        let third = history.add(WILL, &[second], Act::Write);
+        let other = history.add(WILL, &[first], Act::Write);
+        let all = [first, second, third, other];
+        let stand = |history: &History| {
+            let outcome = outcome(history);
+            all.map(|it| outcome.stands(it))
+        };
+        assert_eq!(stand(&history), [true; 4], "nobody has shown it");
+        if is_accepted {
+            let (whom, accepts) = (WILL, up_to(second));
+            history.add(ANN, &[second], Act::Readmit { whom, accepts });
+        }
+        let (of, is_control) = (WILL, false);
+        history.add(XENA, &all, Act::Prove { of, is_control });
+        assert_eq!(stand(&history), [true, is_accepted, false, false]);
+    }
+}
+
+/// ```text
+/// Will: w1 ─┬─ w2 ─── w3      Ann accepts up to w3, Ben up to x2, Olga up to w2
+///           └─ x2
+/// ```
+/// Equals who accepted two branches leave what they have in common; an owner settles it.
+#[test]
+fn branch_is_settled_by_the_most_senior() {
+    let mut history = History::default();
+    let first = history.add(WILL, &[], Act::Write);
+    let second = history.add(WILL, &[first], Act::Write);
+    let third = history.add(WILL, &[second], Act::Write);
+    let other = history.add(WILL, &[first], Act::Write);
+    let all = [first, second, third, other];
+    let (of, is_control, whom) = (WILL, false, WILL);
+    history.add(XENA, &all, Act::Prove { of, is_control });
+    for (author, last) in [(ANN, third), (BEN, other)] {
+        let accepts = up_to(last);
+        history.add(author, &[last], Act::Readmit { whom, accepts });
+    }
+    let it = outcome(&history);
+    assert_eq!(all.map(|it_| it.stands(it_)), [true, false, false, false]);
+    let accepts = up_to(second);
+    history.add(OLGA, &[second], Act::Readmit { whom, accepts });
+    let it = outcome(&history);
+    assert_eq!(all.map(|it_| it.stands(it_)), [true, true, true, false]);
+}
+
+/// ```text
+/// Ann: grant Xena reader ─┐
+/// Ann: remove Will        │ (two branches of her control log)
+/// Ben: shows the fork ────┘
+/// ```
+/// What an admin did on either branch falls unless an owner accepted it; an admin's word does not help.
+#[test]
+fn fork_of_an_admin_is_for_owners_to_settle() {
+    for (by, stands) in [(BEN, false), (OLGA, true)] {
+        let mut history = History::default();
+        let granted = history.add(ANN, &[], grant(XENA, Role::Reader));
+        let removed = history.add(ANN, &[], remove(WILL));
+        let (of, is_control) = (ANN, true);
+        history.add(BEN, &[granted, removed], Act::Prove { of, is_control });
+        let (control, data) = (Some(removed), None);
+        let accepts = Acceptance { control, data };
+        history.add(by, &[removed], Act::Readmit { whom: ANN, accepts });
+        let it = outcome(&history);
+        assert_eq!((it.stands(granted), it.stands(removed)), (false, stands));
+        assert_eq!(it.role(XENA), Some(Role::Writer));
+        assert_eq!(it.role(WILL).is_none(), stands);
+    }
 }

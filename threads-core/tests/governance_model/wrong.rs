@@ -22,7 +22,7 @@ pub(crate) fn at_arrival(history: &History, order: &[usize]) -> [Option<Role>; P
                 }
             }
             Act::Leave => roles[event.author.0] = None,
-            Act::Readmit { .. } | Act::Write => {}
+            Act::Readmit { .. } | Act::Prove { .. } | Act::Write => {}
         }
     }
     roles
@@ -64,7 +64,11 @@ pub(crate) fn by_person(history: &History) -> usize {
                     let theirs = role_of(history, *standing, whom);
                     may && theirs.is_none_or(|it| own.is_some_and(|own| own < it))
                 }
-                Act::Grant { .. } | Act::Readmit { .. } | Act::Leave | Act::Write => may,
+                Act::Grant { .. }
+                | Act::Readmit { .. }
+                | Act::Leave
+                | Act::Prove { .. }
+                | Act::Write => may,
             };
             stands == standing.contains(*number)
         })
