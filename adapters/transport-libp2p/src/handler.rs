@@ -27,7 +27,7 @@ use crate::wire::{Bounds, Counters, Greeting, count};
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/leno/1");
 
 /// How long the other side has for its greeting, once there is a connection.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+const GREETING_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Agrees on the name of our protocol and hands over the bare stream.
 #[derive(Debug)]
