@@ -49,6 +49,8 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let control = listener.local_addr()?;
     // If any free port was asked for, it is known now, and web sockets are announced at it.
     config.control = control;
+    // Before anybody is told that the hub is there.
+    let stop = stop()?;
     let hub = Hub::start(config).await?;
     // One line that a script can read: where the hub is, once it is there.
     let ready = serde_json::json!({
@@ -57,26 +59,30 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         "addresses": hub.addresses(),
     });
     println!("{ready}");
-    let served = http::serve(listener, hub.clone(), stop()).await;
+    let served = http::serve(listener, hub.clone(), stop).await;
     hub.close().await?;
     Ok(served?)
 }
 
-/// Resolves when the process is asked to end.
-async fn stop() {
+/// Listens from now on for being asked to end; what it returns resolves then.
+fn stop() -> std::io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        Ok(async move {
             tokio::select! {
                 _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
+                _ = interrupt.recv() => {}
             }
-            return;
-        }
+        })
     }
-    // Without the signal there is nothing to wait for but the end of the process.
-    let _ = tokio::signal::ctrl_c().await;
+    #[cfg(not(unix))]
+    Ok(async {
+        // Without the signal there is nothing to wait for but the end of the process.
+        let _ = tokio::signal::ctrl_c().await;
+    })
 }
 
 fn with_sources(error: &dyn std::error::Error) -> String {

@@ -87,17 +87,15 @@ async fn killed_under_load(network: Network) {
     let card = bob.card("Bob").await.unwrap();
     let ticket = band.grant(&card, Role::Writer).await.unwrap();
     let bobs = bob.join(&ticket).await.unwrap();
-    until("Bob's role", || async {
-        bobs.status()
-            .await
-            .is_ok_and(|it| it.role == Some(Role::Writer))
-    })
-    .await;
-    // From here on they meet only through the hub.
     let (alices, theirs) = (
         band.collection::<Song>("songs"),
         bobs.collection::<Song>("songs"),
     );
+    until("Bob's role and his key", || async {
+        theirs.count().await.is_ok()
+    })
+    .await;
+    // From here on they meet only through the hub.
     let (acknowledged, writes) = (Arc::new(AtomicU64::new(0)), 600_u64);
     let mut events = alice.events().await.unwrap();
     let seen = acknowledged.clone();
@@ -158,6 +156,16 @@ async fn killed_under_load(network: Network) {
     let stored = band.status().await.unwrap().stored;
     assert_eq!(carried["records"], stored);
     hub.stop();
+}
+
+/// Whoever reads that the hub is there may tell it to end at once.
+#[test]
+fn hub_that_is_told_to_stop_at_once_stops_in_good_order() {
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path());
+    for _ in 0..10 {
+        Process::start(folder.path()).stop();
+    }
 }
 
 /// A member removes the hub: it deletes its copy by itself, and the account has room again.
