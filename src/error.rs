@@ -37,7 +37,7 @@ pub enum Error {
     /// There is no such thread here; join or create it first.
     #[error("there is no thread {0} here")]
     NoSuchThread(ThreadId),
-    /// The thread's first sync has not come, or not as far as the grant that the ticket names and a key
+    /// The thread's first sync has not come, or not as far as the grant that the ticket names, or as a key
     /// to read with; sync with a member or replicator.
     #[error("thread {0} was not synced yet")]
     NotSyncedYet(ThreadId),

@@ -105,17 +105,20 @@ impl Work<'_> {
         Ok(thread)
     }
 
-    /// Checks that the grant of the ticket has come, so that nobody can show a newcomer the thread as
-    /// it was before, with the members of then; and, if it lets read, a key, without which all seems empty.
+    /// Checks that whoever may read has a key, without which all seems empty; and that the grant of the
+    /// ticket has come, so that nobody can show a newcomer the thread as it was before, with the members of
+    /// then.
     pub(crate) fn check_granted(&mut self, id: ThreadId) -> Result<(), Error> {
+        if lacks_every_key(thread_mut(&mut self.core.replica, id)?) {
+            return Err(Error::NotSyncedYet(id));
+        }
         let Some(granted_by) = self.core.awaited.get(&id) else {
             return Ok(());
         };
         let thread = thread_mut(&mut self.core.replica, id)?;
         let mut grants = thread.governance().grants_of(thread.seat().id());
         let is_awaited = |record: RecordRef| record.id.0.starts_with(granted_by);
-        let has_come = grants.any(|(_, grant)| grant.record.is_some_and(is_awaited));
-        if !has_come || lacks_every_key(thread) {
+        if !grants.any(|(_, grant)| grant.record.is_some_and(is_awaited)) {
             return Err(Error::NotSyncedYet(id));
         }
         self.core.awaited.remove(&id);
