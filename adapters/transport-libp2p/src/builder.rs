@@ -26,6 +26,7 @@ pub struct Builder {
     pub(crate) announced: Vec<String>,
     pub(crate) connections_max: u32,
     pub(crate) connections_per_peer_max: u32,
+    pub(crate) handshake_timeout: Duration,
     pub(crate) idle_timeout: Duration,
     pub(crate) ping_interval: Duration,
     pub(crate) queue_bytes: usize,
@@ -49,6 +50,7 @@ impl Builder {
             announced: Vec::new(),
             connections_max: 512,
             connections_per_peer_max: 4,
+            handshake_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(10),
             ping_interval: Duration::from_secs(15),
             queue_bytes: 4 * 1024 * 1024,
@@ -114,6 +116,16 @@ impl Builder {
     #[must_use]
     pub fn connections_per_peer_max(mut self, count: u32) -> Self {
         self.connections_per_peer_max = count;
+        self
+    }
+
+    /// Gives a connection so long to come up, and then the other side for its greeting; 30 s by default.
+    ///
+    /// The 10 s that libp2p has, and the 5 s of its QUIC, are too few for a network that needs a second
+    /// each way and loses much.
+    #[must_use]
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.handshake_timeout = timeout;
         self
     }
 

@@ -7,7 +7,6 @@ use std::io;
 use std::iter::{Once, once};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -25,9 +24,6 @@ use crate::link::{Link, run};
 use crate::wire::{Bounds, Counters, Greeting, count};
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/leno/1");
-
-/// How long the other side has for its greeting, once there is a connection.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Agrees on the name of our protocol and hands over the bare stream.
 #[derive(Debug)]
@@ -143,7 +139,7 @@ impl Handler {
             count(&counters.received, 16);
             Ok((stream, theirs))
         };
-        let bounded = timeout(GREETING_TIMEOUT, greeting)
+        let bounded = timeout(self.bounds.greeting, greeting)
             .map(|it| it.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())));
         self.enter(Stage::Greeting(bounded.boxed()));
     }

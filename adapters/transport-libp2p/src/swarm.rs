@@ -19,10 +19,6 @@ use crate::behaviour::{Behaviour, Shared};
 use crate::builder::{Builder, ListenError};
 use crate::wire::Bounds;
 
-/// How long a connection may take to come up. Some seven round trips: over a network that needs a second
-/// each way and loses a tenth, or more, the ten seconds of libp2p, and the five of its QUIC, are too few.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// How long a QUIC connection may be silent, and how often it gives a sign of life.
 const QUIC_IDLE_MILLIS: u32 = 30_000;
 const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(5);
@@ -53,6 +49,7 @@ pub(crate) fn swarm(
     let bounds = Bounds {
         message_bytes_max: MESSAGE_BYTES_MAX,
         stall: builder.stall_timeout,
+        greeting: builder.handshake_timeout,
     };
     let leno = Behaviour::new(local, instance, bounds, builder.queue_bytes, shared);
     #[cfg(feature = "mdns")]
@@ -68,7 +65,7 @@ pub(crate) fn swarm(
         )
         .map_err(not_set_up)?
         .with_quic_config(|mut config| {
-            config.handshake_timeout = HANDSHAKE_TIMEOUT;
+            config.handshake_timeout = builder.handshake_timeout;
             config.max_idle_timeout = QUIC_IDLE_MILLIS;
             config.keep_alive_interval = QUIC_KEEP_ALIVE;
             config
@@ -103,7 +100,7 @@ pub(crate) fn swarm(
                 .with_substream_upgrade_protocol_override(Version::V1Lazy)
                 .with_idle_connection_timeout(builder.idle_timeout)
         })
-        .with_connection_timeout(HANDSHAKE_TIMEOUT)
+        .with_connection_timeout(builder.handshake_timeout)
         .build();
     Ok(swarm)
 }

@@ -39,6 +39,8 @@ pub(crate) struct Bounds {
     pub(crate) message_bytes_max: usize,
     /// How long a chunk may take.
     pub(crate) stall: Duration,
+    /// How long the other side has for its greeting, once there is a connection.
+    pub(crate) greeting: Duration,
 }
 
 /// Tells one life of an endpoint, and the state of its links to a peer, from another.
@@ -230,6 +232,7 @@ mod tests {
     const BOUNDS: Bounds = Bounds {
         message_bytes_max: 200_000,
         stall: Duration::from_secs(5),
+        greeting: Duration::from_secs(5),
     };
 
     async fn check(bytes: &[u8], expected: Result<Frame, DisconnectReason>) {

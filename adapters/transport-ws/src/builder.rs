@@ -54,7 +54,7 @@ impl Builder {
             connections_per_peer_max: 4,
             strangers_max: 64,
             strangers_per_ip_max: 16,
-            handshake_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(30),
             alive_interval: Duration::from_secs(15),
             silence_timeout: Duration::from_secs(45),
             queue_bytes: 4 * 1024 * 1024,
@@ -112,7 +112,7 @@ impl Builder {
         self
     }
 
-    /// Closes a connection on which no link came about after so long; 10 s by default.
+    /// Closes a connection on which no link came about after so long; 30 s by default.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;
