@@ -170,6 +170,16 @@ fn of_two_owners_who_remove_each_other_the_senior_stays() {
     assert_eq!((it.role(ANN), it.role(BEN)), (Some(Role::Owner), None));
 }
 
+/// Two branches of Will's data log: w1, w2, w3, and x2, which follows w1 too.
+fn forked() -> (History, [usize; 4]) {
+    let mut history = History::default();
+    let first = history.add(WILL, &[], Act::Write);
+    let second = history.add(WILL, &[first], Act::Write);
+    let third = history.add(WILL, &[second], Act::Write);
+    let other = history.add(WILL, &[first], Act::Write);
+    (history, [first, second, third, other])
+}
+
 /// ```text
 /// Will: w1 ─┬─ w2 ─── w3
 ///           └─ x2                 (the same log, another branch)
@@ -179,12 +189,8 @@ fn of_two_owners_who_remove_each_other_the_senior_stays() {
 #[test]
 fn fork_stands_up_to_where_it_was_accepted() {
     for is_accepted in [false, true] {
-        let mut history = History::default();
-        let first = history.add(WILL, &[], Act::Write);
-        let second = history.add(WILL, &[first], Act::Write);
-        let third = history.add(WILL, &[second], Act::Write);
-        let other = history.add(WILL, &[first], Act::Write);
-        let all = [first, second, third, other];
+        let (mut history, all) = forked();
+        let [_, second, ..] = all;
         let stand = |history: &History| {
             let outcome = outcome(history);
             all.map(|it| outcome.stands(it))
@@ -207,12 +213,8 @@ fn fork_stands_up_to_where_it_was_accepted() {
 /// Equals who accepted two branches leave what they have in common; an owner settles it.
 #[test]
 fn branch_is_settled_by_the_most_senior() {
-    let mut history = History::default();
-    let first = history.add(WILL, &[], Act::Write);
-    let second = history.add(WILL, &[first], Act::Write);
-    let third = history.add(WILL, &[second], Act::Write);
-    let other = history.add(WILL, &[first], Act::Write);
-    let all = [first, second, third, other];
+    let (mut history, all) = forked();
+    let [_, second, third, other] = all;
     let (of, is_control, whom) = (WILL, false, WILL);
     history.add(XENA, &all, Act::Prove { of, is_control });
     for (author, last) in [(ANN, third), (BEN, other)] {
@@ -220,11 +222,14 @@ fn branch_is_settled_by_the_most_senior() {
         history.add(author, &[last], Act::Readmit { whom, accepts });
     }
     let it = outcome(&history);
-    assert_eq!(all.map(|it_| it.stands(it_)), [true, false, false, false]);
+    assert_eq!(
+        all.map(|event| it.stands(event)),
+        [true, false, false, false]
+    );
     let accepts = up_to(second);
     history.add(OLGA, &[second], Act::Readmit { whom, accepts });
     let it = outcome(&history);
-    assert_eq!(all.map(|it_| it.stands(it_)), [true, true, true, false]);
+    assert_eq!(all.map(|event| it.stands(event)), [true, true, true, false]);
 }
 
 /// ```text
