@@ -441,6 +441,9 @@ impl Driver {
         };
         self.links.part_from_strangers(&mut work);
         let flushed = work.finish();
+        if let Some(error) = work.broken.take() {
+            return Err(error);
+        }
         let is_linked = |peer: &PeerKey| self.links.live.contains_key(peer);
         for found in work.found(self.links.live.len(), is_linked) {
             self.links
@@ -666,7 +669,8 @@ fn event_of(thread: ThreadId, event: ThreadEvent) -> Option<Event> {
         },
         ThreadEvent::Forked { log } => Event::Forked { thread, log },
         ThreadEvent::OwnLogAhead { log } => Event::OwnLogAhead { thread, log },
-        _ => return None,
+        // Governance changed too then, and watchers of documents are told what it came to.
+        ThreadEvent::Rejudged { .. } | _ => return None,
     })
 }
 

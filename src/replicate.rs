@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use leno_threads_core::store::{Overlay, StoreError, Table, View, scan_prefix};
 use leno_threads_core::thread::Quota;
-use leno_threads_core::{FrameOp, Role, SeatId, ThreadId};
+use leno_threads_core::{FrameOp, RemoveOp, Role, SeatId, ThreadId};
 
 use crate::error::Error;
 use crate::thread::Thread;
@@ -79,10 +79,14 @@ impl Thread {
                 if own != seat && !role.is_some_and(|role| role.may_grant(Role::Replicator)) {
                     return Err(Error::MayNotGrant);
                 }
-                let grants = governance.grants_of(seat).map(|(name, _)| name);
-                let standing = grants.filter(|name| !governance.is_revoked(name));
-                let ops: Vec<_> = standing.map(FrameOp::Revoke).collect();
-                let record = thread.govern(*view, &ops, &[], now, &mut core.rng, changes);
+                let op = match own == seat {
+                    true => FrameOp::Leave,
+                    false => FrameOp::Remove(RemoveOp {
+                        member: seat,
+                        accepts: Vec::new(),
+                    }),
+                };
+                let record = thread.govern(*view, &[op], &[], now, &mut core.rng, changes);
                 work.wrote(record)?;
                 work.core.replica.touched(id);
                 Ok(())
@@ -91,7 +95,7 @@ impl Thread {
     }
 
     /// Deletes this peer's copy of the thread: records, documents and keys. Other peers keep what they
-    /// have, and the seat keeps its role until it is revoked; the keys to use it are gone, so coming
+    /// have, and the seat keeps its role until it is removed; the keys to use it are gone, so coming
     /// back takes a new card. Watches of its documents tell nothing more.
     ///
     /// # Errors

@@ -189,7 +189,6 @@ impl Thread {
                     return Err(Error::MayNotGrant);
                 }
                 let grant = FrameOp::Grant(GrantOp {
-                    line: None,
                     seat: card.seat,
                     kem: card.kem,
                     role,
@@ -197,6 +196,7 @@ impl Thread {
                     expires_millis: None,
                     identity: Some(identity),
                     recovery: None,
+                    accepts: Vec::new(),
                 });
                 let about = RosterOp::Seat {
                     seat: card.seat,
@@ -385,7 +385,9 @@ impl Thread {
                 let role = thread.governance().role(thread.seat().id());
                 // What peers keep may be noted and not committed yet.
                 let view = Overlay::new(work.view, &work.changes.batch);
-                let quarantined = thread.quarantined(&view)?.len() as u64;
+                let fenced = thread.logs().map(|log| thread.fenced_records(&log.id));
+                let fenced: u64 = fenced.sum();
+                let quarantined = thread.quarantined(&view)?.len() as u64 + fenced;
                 Ok(ThreadStatus {
                     name,
                     role,
@@ -406,7 +408,8 @@ impl Thread {
             .await
     }
 
-    /// Records that were put aside, with the reason.
+    /// Records that do not count, with the reason: those that break a rule, and those of members who were
+    /// removed or had no such role.
     ///
     /// # Errors
     ///
@@ -416,7 +419,7 @@ impl Thread {
         self.peer
             .call(move |work| {
                 let thread = thread_mut(&mut work.core.replica, id)?;
-                Ok(thread.quarantined(work.view)?)
+                Ok(thread.put_aside(work.view)?)
             })
             .await
     }

@@ -11,12 +11,12 @@ use leno_threads_core::sync::bundle::{BundleError, Export, Imported};
 #[cfg(feature = "shared")]
 use leno_threads_core::sync::shared::{Part, TakeSharedError, Taken};
 use leno_threads_core::sync::{Level, PeerKey, Replica, ReplicaSink, SyncError};
-use leno_threads_core::thread::{AppendError, Changes, Opened, Thread, ThreadEvent};
+use leno_threads_core::thread::{AppendError, Changes, Opened, Rejudged, Thread, ThreadEvent};
 use leno_threads_core::{
     LogId, NonceSecret, Now, OpRef, Padding, RecordRef, Role, SeatId, Seq, Stamp, Suite,
     THREAD_DOMAIN, ThreadId, bug,
 };
-use leno_threads_db::{COLLECTION_FACT_PREFIX, Documents, Flushed};
+use leno_threads_db::{COLLECTION_FACT_PREFIX, Documents, Flushed, Refold};
 use leno_transport_trait::{Address, PeerId};
 use rand_chacha::ChaCha20Rng;
 
@@ -144,6 +144,7 @@ impl Work<'_> {
 
     /// Loads the documents of a thread and brings them up to what is admitted, in this step too.
     pub(crate) fn load_documents(&mut self, id: ThreadId) -> Result<(), Error> {
+        self.refold_before_use()?;
         if !self.core.documents.contains_key(&id) {
             let thread = thread_mut(&mut self.core.replica, id)?;
             let view = Overlay::new(self.view, &self.changes.batch);
@@ -251,8 +252,41 @@ impl Work<'_> {
         let result = step(replica, self.view, now, rng, self.changes, &mut sink);
         let view = Overlay::new(self.view, &self.changes.batch);
         let applied = opened_in.apply(replica, documents, &view);
+        let applied = applied.and_then(|()| self.refold());
         self.after(before);
         (result, applied)
+    }
+
+    /// Folds documents again of which records stand otherwise than before.
+    fn refold(&mut self) -> Result<(), StoreError> {
+        if self.changes.rejudged.is_empty() {
+            return Ok(());
+        }
+        let mut by_thread: BTreeMap<ThreadId, Vec<Rejudged>> = BTreeMap::new();
+        for (id, rejudged) in std::mem::take(&mut self.changes.rejudged) {
+            by_thread.entry(id).or_default().push(rejudged);
+        }
+        let view = Overlay::new(self.view, &self.changes.batch);
+        for (id, rejudged) in by_thread {
+            let Some(thread) = self.core.replica.thread_mut(&id) else {
+                continue;
+            };
+            let documents = match self.core.documents.entry(id) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(load(&view, thread)?),
+            };
+            refold(&view, thread, documents, &rejudged)?;
+        }
+        Ok(())
+    }
+
+    /// Folds documents again before they are read or written in this step.
+    fn refold_before_use(&mut self) -> Result<(), Error> {
+        let result = self.refold();
+        if let Err(error) = &result {
+            *self.broken = Some(error.clone());
+        }
+        Ok(result?)
     }
 
     /// Hands a message from a peer to sync.
@@ -361,6 +395,37 @@ impl Work<'_> {
         }
     }
 
+    /// Shows all members the forks that were found here.
+    fn show_forks(&mut self) {
+        let events = self.changes.events.iter();
+        let may_show = events.filter(|(_, event)| {
+            matches!(
+                event,
+                ThreadEvent::Forked { .. } | ThreadEvent::GovernanceChanged
+            )
+        });
+        let threads: BTreeSet<_> = may_show.map(|(thread, _)| *thread).collect();
+        for id in threads {
+            let is_due = |thread: &Thread| thread.has_unshown_forks();
+            if self.core.restored.contains(&id)
+                || !self.core.replica.thread(&id).is_some_and(is_due)
+                || self.check_granted(id).is_err()
+            {
+                continue;
+            }
+            let now = self.now();
+            let Some(thread) = self.core.replica.thread_mut(&id) else {
+                continue;
+            };
+            let shown = thread.show_forks(self.view, now, &mut self.core.rng, self.changes);
+            // What cannot be written now is tried again when governance has changed.
+            if let Err(AppendError::Store(error)) = shown {
+                *self.broken = Some(error);
+            }
+            self.core.replica.touched(id);
+        }
+    }
+
     /// Merges the short rows of logs that got many of them.
     fn pack(&mut self) {
         let events = self.changes.events.iter();
@@ -383,6 +448,10 @@ impl Work<'_> {
     /// flushes documents when enough is dirty. What was flushed is to be settled after the commit.
     pub(crate) fn finish(&mut self) -> Vec<(ThreadId, Flushed)> {
         self.publish();
+        self.show_forks();
+        if let Err(error) = self.refold() {
+            *self.broken = Some(error);
+        }
         self.pack();
         self.rendezvous();
         self.signals();
@@ -483,6 +552,43 @@ fn load(view: &dyn View, thread: &mut Thread) -> Result<Documents, StoreError> {
         }
     }
     Ok(documents)
+}
+
+/// Folds the documents again that records write to which stand otherwise than before.
+fn refold(
+    view: &dyn View,
+    thread: &mut Thread,
+    documents: &mut Documents,
+    rejudged: &[Rejudged],
+) -> Result<(), StoreError> {
+    let mut refold = Refold::new();
+    for it in rejudged {
+        if !it.stands {
+            refold.fell(it.log, it.seqs.clone());
+        }
+        thread.open_fenced(view, it.log, it.seqs.clone(), &mut |opened| {
+            refold.add(opened);
+        })?;
+    }
+    documents.begin_again(view, &refold)?;
+    if refold.is_empty() {
+        return Ok(());
+    }
+    let logs = thread.logs().filter(|log| !log.is_control);
+    let logs: Vec<_> = logs.map(|log| log.id).collect();
+    for log in logs {
+        let member = member_of_log(thread, &log);
+        let mut failed = None;
+        thread.replay(view, log, 0, &mut |opened| {
+            if failed.is_none() {
+                failed = documents.apply_again(view, opened, member, &refold).err();
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 /// Opened records of one message, until the threads are free to be asked about their authors.

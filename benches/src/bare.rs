@@ -89,7 +89,6 @@ impl Bare {
     pub fn create(&mut self, guest: &Seat, role: Role) -> Outcome<(ThreadId, ServiceKey)> {
         let own = seat(&mut self.rng)?;
         let grant = FrameOp::Grant(GrantOp {
-            line: None,
             seat: guest.id(),
             kem: guest.kem.public_key().to_bytes(),
             role,
@@ -97,6 +96,7 @@ impl Bare {
             expires_millis: None,
             identity: None,
             recovery: None,
+            accepts: Vec::new(),
         });
         let (id, service) = self.step(|replica, view, now, rng, changes| {
             let (number, secret) = (replica.next_number(), replica.nonce_secret());

@@ -101,7 +101,6 @@ impl Peer {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let seat = seat(&mut rng)?;
         let grant = FrameOp::Grant(GrantOp {
-            line: None,
             seat: seat.id(),
             kem: seat.kem.public_key().to_bytes(),
             role,
@@ -109,6 +108,7 @@ impl Peer {
             expires_millis: None,
             identity: None,
             recovery: None,
+            accepts: Vec::new(),
         });
         let store_here = self.store.clone();
         let view = store_here.view()?;
@@ -485,7 +485,7 @@ pub fn exchange(a: &mut Peer, b: &mut Peer, mut show: impl FnMut(bool, &[u8])) -
 fn member_of(thread: &Thread, log: &LogId) -> Option<OpRef> {
     let grant = thread.governance().opening(log)?.grant;
     let found = thread.governance().grant_named(&grant)?;
-    Some(found.op.line.unwrap_or(grant))
+    Some(found.line)
 }
 
 fn open(replica: &mut Replica, id: ThreadId) -> Outcome<&mut Thread> {

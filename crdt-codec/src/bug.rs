@@ -61,7 +61,7 @@ bugs! {
     QuarantineBlocks = "quarantine-blocks": "a record that is put aside blocks the rest of its log",
     BranchNotCompared = "branch-not-compared": "a range that disagrees with what is here is gone on with",
     RoleNotChecked = "role-not-checked": "a grant stands whoever gives it",
-    RevokeNotChecked = "revoke-not-checked": "a grant is revoked by whoever says so",
+    RevokeNotChecked = "revoke-not-checked": "a member is removed by whoever says so",
     GovernanceNotKept = "governance-not-kept": "a control record is not kept for the next start",
     // Keys.
     NonceReused = "nonce-reused": "all bodies of a log are sealed with one nonce",

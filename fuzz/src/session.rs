@@ -145,7 +145,6 @@ fn start() -> &'static (Rows, Rows, ThreadId) {
         };
         let bobs = seat(&mut bob.rng);
         let grant = FrameOp::Grant(GrantOp {
-            line: None,
             seat: bobs.id(),
             kem: bobs.kem.public_key().to_bytes(),
             role: Role::Writer,
@@ -153,6 +152,7 @@ fn start() -> &'static (Rows, Rows, ThreadId) {
             expires_millis: None,
             identity: None,
             recovery: None,
+            accepts: Vec::new(),
         });
         let (id, service) = alice.step(|replica, view, rng, changes| {
             let own = seat(rng);

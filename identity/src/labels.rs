@@ -49,6 +49,8 @@ registry! {
     LOG_HEAD = "log-head";
     /// A log key's signature in the opening of its log.
     LOG_OPENING_LOG = "log-opening-log";
+    /// A seat key's signature that it is another seat of a member.
+    DEVICE_SEAT = "device-seat";
     /// Reserved: a seat key's signature in the opening of its next control log.
     CONTROL_OPENING = "control-opening";
     /// A device's signature of a seat that it vouches for.

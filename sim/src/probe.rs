@@ -216,12 +216,9 @@ impl Probe {
                 }
             }
         }
-        // Nobody of these applications revokes anything, and a liar that may does not.
-        if let Some((name, _)) = governance
-            .grants()
-            .find(|(name, _)| governance.is_revoked(name))
-        {
-            let what = format!("on machine {machine} {name:?} was revoked by who may not");
+        // Nobody of these applications removes anybody, and a liar that may does not.
+        if let Some(seat) = governance.seats().find(|it| governance.was_removed(*it)) {
+            let what = format!("on machine {machine} {seat} was removed by who may not");
             self.say(13, what);
         }
     }

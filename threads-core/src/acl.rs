@@ -1,43 +1,66 @@
 //! Governance: who may do what, as a function of the set of control records.
 //!
+//! Two questions are asked of each op.
+//!
+//! **Is it possible?** That is told by its own past alone, and never changes:
+//!
 //! 1. Power belongs to grants. The genesis makes the owner's; every other one is made by an op of a
 //!    control record.
-//! 2. An op stands if a grant to its author's seat, itself standing, in the op's causal past and not
+//! 2. An op is possible if a grant to its author, itself possible, in the op's causal past and not
 //!    expired at the op's stamp, permits it: [`Role::may_grant`] for grants, [`Role::governs`] for
-//!    epochs, a writing role for openings.
+//!    removals and acceptances, a writing role for openings and epochs, any for leaves and devices.
 //! 3. A grant is in the past of an op if the op's control frontier reaches it.
-//! 4. An opening stands if its grant is its author's, and the log's key signed it for this seat.
-//! 5. A grant that names a line stands if the line begins in its past, and its author is a seat of
-//!    that line or an owner.
-//! 6. An epoch stands if its parents began in its past, and it did not begin there itself.
-//! 7. An op that does not stand is void, alone; its record and its log go on.
-//! 8. A log may be opened twice, and a seat granted twice, by records that know nothing of each
-//!    other. All of them stand; the log's first record names the one that it begins at.
-//! 9. Of the openings of one seat the first [`OPENINGS_PER_SEAT_MAX`] stand, of its epochs the first
-//!    [`EPOCHS_PER_SEAT_MAX`]: all of them are in its own control log. There is no limit for all seats
-//!    together, which few could use up for the others; who gets a seat is for admins to say.
-//! 10. A revocation stands if the grant that it names is a replicator's and in its past, and its author
-//!     may give that role, or holds the grant. It ends that grant for good, and no other: a replicator
-//!     neither writes nor governs, so nothing else depends on it, and a later grant is a new one.
+//! 4. An opening is possible if its grant is its author's, and the log's key signed it for this seat.
+//! 5. A device is possible if its key signed that it belongs to this member, and its author is that
+//!    member's first seat.
+//! 6. An epoch is possible if its parents began in its past, and it did not begin there itself.
+//! 7. An op that is not possible is void, alone; its record and its log go on.
+//! 8. A log may be opened twice by records that know nothing of each other. Both are possible; the log's
+//!    first record names the one that it begins at.
+//! 9. Of the openings of one seat the first [`OPENINGS_PER_SEAT_MAX`] are possible, of its epochs the first
+//!    [`EPOCHS_PER_SEAT_MAX`], of its devices the first [`DEVICES_PER_SEAT_MAX`], of what it says of one
+//!    member the first [`OPS_PER_MEMBER_MAX`]: all of them are in its own control log. There is no limit for
+//!    all seats together, which few could use up for the others; who gets a seat is for admins to say.
 //!
-//! Each rule looks only at an op's own past, so the outcome is a function of the set of records,
-//! whatever the order in which they came. Nothing here reads data records. With these rules the
-//! answer only grows with the set, but for replicators; removals and fences, which take away more, are
-//! evaluated over the same records and bytes.
+//! What is possible decides which logs there are, so all peers keep the same ones.
+//!
+//! **Does it stand?** That depends on who was removed, by whom, and up to where: the rules are those of
+//! `docs/governance.md`, and the answer may change with each op that comes. What stands decides who has
+//! which role, who reads, and which records count.
+//!
+//! Nothing here reads data records.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use leno_crdt_codec::{LogId, Stamp, bug};
+use leno_crdt_codec::{LogId, Seq, Stamp, bug};
 
-use crate::control::{EpochOp, FrameOp, GrantOp, OpenOp, Role};
+use crate::control::{
+    DeviceOp, EPOCH_PARENTS_MAX, EpochOp, FrameOp, GrantOp, OpenOp, RemoveOp, Role,
+};
+use crate::fork::ForkProof;
 use crate::frontier::Frontier;
 use crate::{EpochId, Genesis, OpRef, RecordId, RecordRef, SeatId, ThreadId, Tip};
+
+mod rank;
+mod standing;
+
+pub use rank::Power;
+pub use standing::{Beyond, Limit};
+
+pub(crate) use standing::Touched;
+use standing::{Act, Said, Standing};
 
 /// Most data logs that one seat opens in a thread.
 pub const OPENINGS_PER_SEAT_MAX: u32 = 1024;
 
 /// Most epochs that one seat begins in a thread.
 pub const EPOCHS_PER_SEAT_MAX: u32 = 1024;
+
+/// Most devices that one seat adds to a member.
+pub const DEVICES_PER_SEAT_MAX: u32 = 63;
+
+/// Most grants and removals of one member by one seat.
+pub const OPS_PER_MEMBER_MAX: u32 = 256;
 
 /// A control record as evaluation sees it: where it stands, what it has seen, what it says.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -52,7 +75,7 @@ pub struct ControlRecord {
     pub ops: Vec<FrameOp>,
 }
 
-/// A right that stands.
+/// A right that was given: whether it stands is another question.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Grant {
     /// The op that gave it; for the owner's, what it would have been.
@@ -61,7 +84,7 @@ pub struct Grant {
     pub record: Option<RecordRef>,
     /// The grant under which it was given.
     pub issuer: Option<OpRef>,
-    /// The line that the seat belongs to by this grant: the grant that began it.
+    /// The member's number: the grant to this seat that came first, as far as this one has seen.
     pub line: OpRef,
     /// Whether the seat had no grant in the past of this one.
     pub is_first: bool,
@@ -107,20 +130,25 @@ pub enum VoidReason {
     /// An op before it in the same record opens the same log.
     #[error("the key already serves in this thread")]
     KeyTaken,
-    /// The line that a grant names does not begin in its past, or is not its author's.
-    #[error("it names a line that its author is not of")]
-    NotAuthorsLine,
+    /// The device's key did not sign that it belongs to the member.
+    #[error("the device's key did not sign that it belongs to the member")]
+    DeviceNotSigned,
+    /// It adds a device to a member of which its author is not the first seat.
+    #[error("its author is not the first seat of the member")]
+    NotAuthorsMember,
     /// An epoch names itself as parent, or a parent that did not begin in its past.
     #[error("it names parents that did not begin before it")]
     BadParents,
     /// The epoch began in the op's past already: its key is not new.
     #[error("the epoch began before")]
     EpochTaken,
-    /// It revokes a grant that is not in its past, or not a replicator's.
-    #[error("it revokes what is not a replicator's grant in its past")]
-    NotRevocable,
-    /// The author's seat opened [`OPENINGS_PER_SEAT_MAX`] logs before, or began
-    /// [`EPOCHS_PER_SEAT_MAX`] epochs.
+    /// It removes a seat that was given nothing in its past.
+    #[error("it removes a seat that was given nothing")]
+    NoSuchMember,
+    /// What it shows is no proof of a fork in this thread.
+    #[error("what it shows is no proof of a fork")]
+    BadProof,
+    /// The author's seat did so as often as one may: see rule 9 of the [module](self).
     #[error("the author's seat did so too often")]
     TooMany,
 }
@@ -135,9 +163,17 @@ pub enum GovernanceChange {
     Opened(LogId),
     /// An epoch began.
     Began(EpochId),
-    /// A replicator's grant ended.
-    Revoked(OpRef),
-    /// An op does not stand.
+    /// A seat of somebody is one more device.
+    DeviceAdded(SeatId),
+    /// A member was removed, if the op stands.
+    Removed(SeatId),
+    /// Logs were accepted, if the op stands.
+    Accepted,
+    /// A member left, if the op stands.
+    Left(SeatId),
+    /// A log was shown to have two branches, which differ at a place at the latest.
+    Forked(LogId, Seq),
+    /// An op is not possible.
     Void(OpRef, VoidReason),
 }
 
@@ -180,25 +216,34 @@ pub enum GovernanceChange {
 #[derive(Clone, Debug)]
 pub struct Governance {
     thread: ThreadId,
+    owner_grant: OpRef,
     grants: BTreeMap<OpRef, Grant>,
     seats: BTreeMap<SeatId, BTreeSet<OpRef>>,
-    /// Grants that ended, by the first revocation of each in the order of their ids.
-    revoked: BTreeMap<OpRef, BTreeMap<OpRef, Frontier>>,
+    /// KEM keys of devices, by the ops that added them.
+    devices: BTreeMap<SeatId, BTreeMap<OpRef, [u8; 32]>>,
     /// Every opening of a log, sorted by the op that made it.
     openings: BTreeMap<LogId, BTreeMap<OpRef, Opening>>,
+    /// The logs that each seat opened.
+    logs: BTreeMap<SeatId, BTreeSet<LogId>>,
     /// The opening that a log's first record names.
     begun: BTreeMap<LogId, OpRef>,
     epochs: BTreeMap<EpochId, BTreeMap<u32, Epoch>>,
     void: BTreeMap<OpRef, VoidReason>,
-    /// How many ops of each seat stand, by its own control log.
+    /// How many ops of each seat are possible, by its own control log.
     counts: BTreeMap<SeatId, Counts>,
+    /// Forks that control records show.
+    shown: BTreeMap<LogId, Seq>,
+    standing: Standing,
 }
 
-/// How many ops of a seat stand.
-#[derive(Clone, Copy, Debug, Default)]
+/// How many ops of a seat are possible.
+#[derive(Clone, Debug, Default)]
 struct Counts {
     openings: u32,
     epochs: u32,
+    devices: u32,
+    /// Grants and removals, by member.
+    of_members: BTreeMap<SeatId, u32>,
 }
 
 /// An epoch of one key domain, by all the records that began it.
@@ -207,6 +252,8 @@ struct Epoch {
     op: EpochOp,
     /// The first record of each control log that began it.
     began: Frontier,
+    /// All records that did.
+    by: Vec<RecordId>,
 }
 
 impl Governance {
@@ -214,7 +261,6 @@ impl Governance {
     #[must_use]
     pub fn new(genesis: &Genesis) -> Self {
         let op = GrantOp {
-            line: None,
             seat: genesis.owner,
             kem: genesis.owner_kem,
             role: Role::Owner,
@@ -222,10 +268,12 @@ impl Governance {
             expires_millis: None,
             identity: None,
             recovery: None,
+            accepts: Vec::new(),
         };
         let name = genesis.owner_grant();
         Self {
             thread: genesis.thread(),
+            owner_grant: name,
             grants: BTreeMap::from([(
                 name,
                 Grant {
@@ -237,104 +285,139 @@ impl Governance {
                 },
             )]),
             seats: BTreeMap::from([(genesis.owner, BTreeSet::from([name]))]),
-            revoked: BTreeMap::new(),
+            devices: BTreeMap::new(),
             openings: BTreeMap::new(),
+            logs: BTreeMap::new(),
             begun: BTreeMap::new(),
             epochs: BTreeMap::new(),
             void: BTreeMap::new(),
             counts: BTreeMap::new(),
+            shown: BTreeMap::new(),
+            standing: Standing::new(genesis.owner),
         }
     }
 
     /// Takes in a control record whose past was taken in before.
     pub fn admit(&mut self, record: &ControlRecord) -> Vec<GovernanceChange> {
-        let seat = SeatId(record.place.log.0);
+        let author = Author {
+            seat: SeatId(record.place.log.0),
+            members: self.members_in_past(record),
+            record,
+        };
         let mut changes = Vec::new();
+        let mut acts = Vec::new();
         for (index, op) in (0..).zip(&record.ops) {
             let name = OpRef {
                 record: record.place.id,
                 op: index,
             };
-            let change = match op {
-                FrameOp::Grant(op) => self.grant(name, seat, op, record),
-                FrameOp::Open(op) => self.open(name, seat, op, record),
-                FrameOp::Epoch(op) => self.begin(seat, op, record),
-                FrameOp::Revoke(grant) => self.revoke(name, seat, *grant, record),
+            let (change, accepts) = match op {
+                FrameOp::Grant(op) => (self.grant(name, op, &author), op.accepts.as_slice()),
+                FrameOp::Open(op) => (self.open(name, op, &author), &[][..]),
+                FrameOp::Epoch(op) => (self.begin(op, &author), &[][..]),
+                FrameOp::Remove(op) => (self.remove(op, &author), op.accepts.as_slice()),
+                FrameOp::Accept(accepts) => (self.accept(&author), accepts.as_slice()),
+                FrameOp::Leave => (self.leave(&author), &[][..]),
+                FrameOp::Device(op) => (self.device(name, op, &author), &[][..]),
+                FrameOp::Fork(proof) => (self.show(proof), &[][..]),
             };
+            if change.is_ok()
+                && let Some(act) = act_of(op)
+            {
+                acts.push((index, act, accepts.to_vec()));
+            }
             changes.push(change.unwrap_or_else(|reason| {
                 self.void.insert(name, reason);
                 GovernanceChange::Void(name, reason)
             }));
         }
+        let said = Said {
+            place: record.place,
+            stamp: record.stamp,
+            acts,
+        };
+        self.standing.insert(said, &record.past);
+        for change in &changes {
+            if let GovernanceChange::Forked(log, first) = change {
+                self.fork(*log, *first);
+                let shown = self.shown.entry(*log).or_insert(*first);
+                *shown = (*first).min(*shown);
+            }
+        }
         changes
+    }
+
+    fn show(&self, proof: &[u8]) -> Result<GovernanceChange, VoidReason> {
+        let proof = ForkProof::decode(proof).map_err(|_| VoidReason::BadProof)?;
+        if proof.thread() != self.thread {
+            return Err(VoidReason::BadProof);
+        }
+        Ok(GovernanceChange::Forked(proof.log(), proof.seq()))
+    }
+
+    /// The first place at which a control record shows that a log has two branches.
+    #[must_use]
+    pub fn shown_fork(&self, log: &LogId) -> Option<Seq> {
+        self.shown.get(log).copied()
+    }
+
+    /// The first seats of the members that a record's author belongs to.
+    fn members_in_past(&self, record: &ControlRecord) -> Vec<SeatId> {
+        let seat = SeatId(record.place.log.0);
+        self.standing.members_of(seat, record.place, &record.past)
     }
 
     fn grant(
         &mut self,
         name: OpRef,
-        author: SeatId,
         op: &GrantOp,
-        record: &ControlRecord,
+        author: &Author<'_>,
     ) -> Result<GovernanceChange, VoidReason> {
+        let record = author.record;
         let issuer = self
-            .grants_in_past(author, record)
+            .grants_of_author(author)
             .filter(|(_, grant)| grant.op.role.may_grant(op.role) || bug!(RoleNotChecked))
             .min_by_key(|(name, grant)| (grant.op.role, *name))
             .map(|(name, _)| name)
             .ok_or(VoidReason::NotPermitted)?;
-        let before: Vec<OpRef> = self
+        self.count_op_on(op.seat, author.seat)?;
+        let before: Option<OpRef> = self
             .grants_in_past(op.seat, record)
             .filter(|(_, grant)| grant.is_first)
             .map(|(_, grant)| grant.line)
-            .collect();
-        let line = match op.line {
-            Some(line) => self.line_in_past(line, author, record)?,
-            // A seat that has a grant stays in its line.
-            None => before.iter().min().copied().unwrap_or(name),
-        };
+            .min();
         let grant = Grant {
             op: op.clone(),
             record: Some(record.place),
             issuer: Some(issuer),
-            line,
-            is_first: before.is_empty(),
+            line: before.unwrap_or(name),
+            is_first: before.is_none(),
         };
         self.grants.insert(name, grant);
         self.seats.entry(op.seat).or_default().insert(name);
         Ok(GovernanceChange::Granted(name))
     }
 
-    /// Checks that `author` may add seats to a line.
-    fn line_in_past(
-        &self,
-        line: OpRef,
-        author: SeatId,
-        record: &ControlRecord,
-    ) -> Result<OpRef, VoidReason> {
-        let begins = self.grants.get(&line).is_some_and(|grant| {
-            grant.line == line
-                && grant
-                    .record
-                    .is_none_or(|at| at == record.place || record.past.seq(&at.log) >= at.seq)
-        });
-        let is_authors = self
-            .grants_in_past(author, record)
-            .any(|(_, grant)| grant.line == line || grant.op.role == Role::Owner);
-        if begins && is_authors {
-            return Ok(line);
+    /// Counts a grant to a member, or a removal: see rule 9.
+    fn count_op_on(&mut self, member: SeatId, author: SeatId) -> Result<(), VoidReason> {
+        let of_members = &mut self.counts.entry(author).or_default().of_members;
+        let count = of_members.entry(member).or_default();
+        if *count >= OPS_PER_MEMBER_MAX {
+            return Err(VoidReason::TooMany);
         }
-        Err(VoidReason::NotAuthorsLine)
+        *count += 1;
+        Ok(())
     }
 
     fn open(
         &mut self,
         name: OpRef,
-        author: SeatId,
         op: &OpenOp,
-        record: &ControlRecord,
+        author: &Author<'_>,
     ) -> Result<GovernanceChange, VoidReason> {
+        let (record, seat) = (author.record, author.seat);
         let role = self
-            .grants_in_past(author, record)
+            .grants_of_author(author)
             .find(|(name, _)| *name == op.grant)
             .map(|(_, grant)| grant.op.role)
             .ok_or(VoidReason::NotAuthorsGrant)?;
@@ -344,14 +427,14 @@ impl Governance {
         if self.opening_by(&op.log, &record.place.id).is_some() {
             return Err(VoidReason::KeyTaken);
         }
-        if self.openings_are_used_up(author) {
+        if self.openings_are_used_up(seat) {
             return Err(VoidReason::TooMany);
         }
-        if !op.is_signed(self.thread, author) {
+        if !op.is_signed(self.thread, seat) {
             return Err(VoidReason::NotSigned);
         }
         let opening = Opening {
-            seat: author,
+            seat,
             grant: op.grant,
             incarnation: op.incarnation,
             record: record.place,
@@ -361,30 +444,22 @@ impl Governance {
             .entry(op.log)
             .or_default()
             .insert(name, opening);
-        self.counts.entry(author).or_default().openings += 1;
+        self.logs.entry(seat).or_default().insert(op.log);
+        self.counts.entry(seat).or_default().openings += 1;
         Ok(GovernanceChange::Opened(op.log))
     }
 
     /// Tells whether a seat opened as many logs as it may.
     pub(crate) fn openings_are_used_up(&self, seat: SeatId) -> bool {
-        let counts = self.counts.get(&seat).copied().unwrap_or_default();
-        counts.openings >= OPENINGS_PER_SEAT_MAX
+        let counts = self.counts.get(&seat);
+        counts.is_some_and(|it| it.openings >= OPENINGS_PER_SEAT_MAX)
     }
 
-    fn begin(
-        &mut self,
-        author: SeatId,
-        op: &EpochOp,
-        record: &ControlRecord,
-    ) -> Result<GovernanceChange, VoidReason> {
-        if !self
-            .grants_in_past(author, record)
-            .any(|(_, grant)| grant.op.role.governs())
-        {
-            return Err(VoidReason::NotPermitted);
-        }
-        let counts = self.counts.get(&author).copied().unwrap_or_default();
-        if counts.epochs >= EPOCHS_PER_SEAT_MAX {
+    fn begin(&mut self, op: &EpochOp, author: &Author<'_>) -> Result<GovernanceChange, VoidReason> {
+        let record = author.record;
+        self.check_power(Power::Write, author)?;
+        let counts = self.counts.get(&author.seat);
+        if counts.is_some_and(|it| it.epochs >= EPOCHS_PER_SEAT_MAX) {
             return Err(VoidReason::TooMany);
         }
         let mut seen = record.past.clone();
@@ -403,6 +478,7 @@ impl Governance {
         let epoch = of_id.entry(op.domain).or_insert_with(|| Epoch {
             op: op.clone(),
             began: Frontier::new(),
+            by: Vec::new(),
         });
         // The same commitment again is the same key: what is known of it adds up.
         let parents: BTreeSet<_> = epoch
@@ -416,60 +492,115 @@ impl Governance {
         if epoch.began.seq(&place.log) == 0 {
             epoch.began.raise(place.log, place.seq);
         }
-        self.counts.entry(author).or_default().epochs += 1;
+        epoch.by.push(place.id);
+        self.counts.entry(author.seat).or_default().epochs += 1;
         Ok(GovernanceChange::Began(op.epoch))
     }
 
-    fn revoke(
+    fn remove(
+        &mut self,
+        op: &RemoveOp,
+        author: &Author<'_>,
+    ) -> Result<GovernanceChange, VoidReason> {
+        if self
+            .grants_in_past(op.member, author.record)
+            .next()
+            .is_none()
+        {
+            return Err(VoidReason::NoSuchMember);
+        }
+        if !bug!(RevokeNotChecked) {
+            self.check_power(Power::Govern, author)?;
+        }
+        self.count_op_on(op.member, author.seat)?;
+        Ok(GovernanceChange::Removed(op.member))
+    }
+
+    fn accept(&self, author: &Author<'_>) -> Result<GovernanceChange, VoidReason> {
+        self.check_power(Power::Govern, author)?;
+        Ok(GovernanceChange::Accepted)
+    }
+
+    fn leave(&self, author: &Author<'_>) -> Result<GovernanceChange, VoidReason> {
+        self.check_power(Power::Belong, author)?;
+        Ok(GovernanceChange::Left(author.seat))
+    }
+
+    fn device(
         &mut self,
         name: OpRef,
-        author: SeatId,
-        grant: OpRef,
-        record: &ControlRecord,
+        op: &DeviceOp,
+        author: &Author<'_>,
     ) -> Result<GovernanceChange, VoidReason> {
-        let named = self.grants.get(&grant).filter(|it| {
-            let is_past = it.record.is_some_and(|at| is_past(at, record));
-            it.op.role == Role::Replicator && is_past
-        });
-        let named = named.ok_or(VoidReason::NotRevocable)?;
-        let may = named.op.seat == author
-            || self
-                .grants_in_past(author, record)
-                .any(|(_, it)| it.op.role.may_grant(named.op.role));
-        if !may && !bug!(RevokeNotChecked) {
-            return Err(VoidReason::NotPermitted);
+        // Others could add more than anybody could count.
+        if op.member != author.seat {
+            return Err(VoidReason::NotAuthorsMember);
         }
-        let mut told = record.past.clone();
-        told.raise(record.place.log, record.place.seq);
-        self.revoked.entry(grant).or_default().insert(name, told);
-        Ok(GovernanceChange::Revoked(grant))
+        self.check_power(Power::Belong, author)?;
+        let counts = self.counts.get(&author.seat);
+        if counts.is_some_and(|it| it.devices >= DEVICES_PER_SEAT_MAX) {
+            return Err(VoidReason::TooMany);
+        }
+        if !op.is_signed(self.thread) {
+            return Err(VoidReason::DeviceNotSigned);
+        }
+        self.counts.entry(author.seat).or_default().devices += 1;
+        self.devices
+            .entry(op.seat)
+            .or_default()
+            .insert(name, op.kem);
+        self.seats.entry(op.seat).or_default();
+        Ok(GovernanceChange::DeviceAdded(op.seat))
+    }
+
+    fn check_power(&self, power: Power, author: &Author<'_>) -> Result<(), VoidReason> {
+        let mut grants = self.grants_of_author(author);
+        let has = grants.any(|(_, grant)| grant.op.role.has(power));
+        has.then_some(()).ok_or(VoidReason::NotPermitted)
+    }
+
+    /// The grants in a record's past of the members that its author belongs to.
+    fn grants_of_author<'a>(
+        &'a self,
+        author: &'a Author<'_>,
+    ) -> impl Iterator<Item = (OpRef, &'a Grant)> {
+        let members = author.members.iter();
+        members.flat_map(|member| self.grants_in_past(*member, author.record))
     }
 
     fn grants_in_past<'a>(
         &'a self,
-        seat: SeatId,
+        member: SeatId,
         record: &'a ControlRecord,
     ) -> impl Iterator<Item = (OpRef, &'a Grant)> {
-        self.grants_of(seat).filter(|(_, grant)| {
+        self.grants_to(member).filter(|(_, grant)| {
             let is_past = grant.record.is_none_or(|at| is_past(at, record));
             is_past && grant.holds_at(record.stamp)
         })
     }
 
-    /// The most privileged role that a control record's author had by its own past.
-    pub(crate) fn role_in(&self, record: &ControlRecord) -> Option<Role> {
-        self.grants_in_past(SeatId(record.place.log.0), record)
-            .map(|(_, grant)| grant.op.role)
-            .min()
-    }
-
-    /// The grants of a seat, those that were revoked too.
-    pub fn grants_of(&self, seat: SeatId) -> impl Iterator<Item = (OpRef, &Grant)> {
-        let names = self.seats.get(&seat).into_iter().flatten();
+    /// The possible grants to a member, by the first of its seats.
+    fn grants_to(&self, member: SeatId) -> impl Iterator<Item = (OpRef, &Grant)> {
+        let names = self.seats.get(&member).into_iter().flatten();
         names.filter_map(|name| self.grants.get(name).map(|grant| (*name, grant)))
     }
 
-    /// The number of the member that a seat belongs to: the grant that began its line.
+    /// The grants to the members that a seat belongs to, those that ended too.
+    pub fn grants_of(&self, seat: SeatId) -> impl Iterator<Item = (OpRef, &Grant)> {
+        let members = self.standing.members_ever(seat);
+        members.flat_map(|member| self.grants_to(member))
+    }
+
+    /// The grants of a seat that stand and that nothing ended.
+    pub fn lasting_grants(&self, seat: SeatId) -> impl Iterator<Item = (OpRef, &Grant)> {
+        let lasting = self.standing.lasting(seat);
+        lasting.filter_map(|name| {
+            let name = name.unwrap_or(self.owner_grant);
+            Some((name, self.grants.get(&name)?))
+        })
+    }
+
+    /// The number of the member that a seat belongs to: the grant that came first.
     #[must_use]
     pub fn member(&self, seat: SeatId) -> Option<OpRef> {
         let first = self.grants_of(seat).filter(|(_, grant)| grant.is_first);
@@ -479,38 +610,74 @@ impl Governance {
     /// The most privileged role of a seat.
     #[must_use]
     pub fn role(&self, seat: SeatId) -> Option<Role> {
-        let standing = self
-            .grants_of(seat)
-            .filter(|(name, _)| !self.is_revoked(name));
-        standing.map(|(_, grant)| grant.op.role).min()
+        let lasting = self.lasting_grants(seat);
+        lasting.map(|(_, grant)| grant.op.role).min()
     }
 
-    /// Tells whether a grant was revoked.
+    /// Tells whether what a control record does stands, as far as it needs a power; `false` too if the
+    /// record is not here.
     #[must_use]
-    pub fn is_revoked(&self, grant: &OpRef) -> bool {
-        self.revoked.contains_key(grant)
+    pub fn stands(&self, record: &RecordId, power: Power) -> bool {
+        self.standing.may(record, power).unwrap_or(false)
     }
 
-    /// Tells whether a seat had grants and all of them were revoked.
+    /// Up to where a data log stands for an author who has seen so much of the control logs. `id_at` tells
+    /// which record is here at a place of the log.
+    #[must_use]
+    pub fn limit(
+        &self,
+        log: &LogId,
+        past: &Frontier,
+        id_at: &mut dyn FnMut(Seq) -> Option<RecordId>,
+    ) -> Limit {
+        let Some(opening) = self.opening(log) else {
+            return Limit {
+                up_to: 0,
+                beyond: Beyond::NoRole,
+            };
+        };
+        let opened = (opening.grant, opening.record);
+        self.standing.limit(opening.seat, *log, opened, past, id_at)
+    }
+
+    /// Tells whether all that was written in a data log stands, because nothing was ever ended for its
+    /// author.
+    pub(crate) fn is_unbarred(&self, log: &LogId) -> bool {
+        self.opening(log)
+            .is_some_and(|it| self.standing.is_unbarred(it.seat, log))
+    }
+
+    /// All seats that were ever of a member, by the first of them.
+    pub(crate) fn seats_of(&self, member: SeatId) -> BTreeSet<SeatId> {
+        self.standing.seats_of(member)
+    }
+
+    /// The data logs that a seat opened.
+    pub(crate) fn logs_of(&self, seat: SeatId) -> impl Iterator<Item = LogId> + '_ {
+        self.logs.get(&seat).into_iter().flatten().copied()
+    }
+
+    /// Notes that a log was proven to have two branches, and the first place at which they differ.
+    pub(crate) fn fork(&mut self, log: LogId, first: Seq) {
+        self.standing.fork(log, first);
+    }
+
+    /// For whom something else stands than when this was asked before.
+    pub(crate) fn take_touched(&mut self) -> Touched {
+        self.standing.take_touched()
+    }
+
+    /// Tells whether a seat had grants and none lasts.
     #[must_use]
     pub fn was_removed(&self, seat: SeatId) -> bool {
-        self.farewell(seat).is_some()
+        self.grants_of(seat).next().is_some() && self.role(seat).is_none()
     }
 
-    /// Up to where governance may still be told to a seat whose grants were all revoked: to the
-    /// revocations, so that it learns of them, and no further.
+    /// Up to where governance may still be told to a seat none of whose grants lasts: to what ended them,
+    /// so that it learns of that, and no further.
     pub(crate) fn farewell(&self, seat: SeatId) -> Option<Frontier> {
-        if self.role(seat).is_some() {
-            return None;
-        }
-        let ends = self.grants_of(seat);
-        let ends = ends.filter_map(|(name, _)| self.revoked.get(&name)?.values().next());
-        ends.cloned().reduce(|mut told, end| {
-            for (log, seq) in end.iter() {
-                told.raise(log, seq);
-            }
-            told
-        })
+        let is_told = self.was_removed(seat);
+        is_told.then(|| self.standing.farewell(seat))
     }
 
     /// The grant under which a seat would write.
@@ -522,18 +689,18 @@ impl Governance {
     /// The grant under which a seat would write at a stamp: one that has not ended by then.
     #[must_use]
     pub fn writing_grant_at(&self, seat: SeatId, stamp: Stamp) -> Option<OpRef> {
-        self.grants_of(seat)
+        self.lasting_grants(seat)
             .filter(|(_, grant)| grant.op.role.writes() && grant.holds_at(stamp))
             .min_by_key(|(name, grant)| (grant.op.role, *name))
             .map(|(name, _)| name)
     }
 
-    /// All standing grants.
+    /// All possible grants.
     pub fn grants(&self) -> impl Iterator<Item = (OpRef, &Grant)> {
         self.grants.iter().map(|(name, grant)| (*name, grant))
     }
 
-    /// The grant that an op made, if it stands.
+    /// The grant that an op made, if it is possible.
     #[must_use]
     pub fn grant_named(&self, name: &OpRef) -> Option<&Grant> {
         self.grants.get(name)
@@ -547,17 +714,40 @@ impl Governance {
     /// The seats that may read a key domain, each with a KEM key to wrap for. Roster and documents
     /// have the same readers as long as there is one scope.
     pub fn readers(&self) -> impl Iterator<Item = (SeatId, [u8; 32])> + '_ {
-        let reads = |role: Role| role.reads() || bug!(WrapForAll);
-        let readers = self.grants.values().filter(move |it| reads(it.op.role));
-        readers.map(|grant| (grant.op.seat, grant.op.kem))
+        self.readers_at(Stamp::ZERO)
     }
 
     /// As [`Governance::readers`], those whose grants have not ended at a stamp.
     pub fn readers_at(&self, stamp: Stamp) -> impl Iterator<Item = (SeatId, [u8; 32])> + '_ {
-        let grants = self.grants.values();
-        let reads = |role: Role| role.reads() || bug!(WrapForAll);
-        let readers = grants.filter(move |it| reads(it.op.role) && it.holds_at(stamp));
-        readers.map(|grant| (grant.op.seat, grant.op.kem))
+        self.seats()
+            .flat_map(move |seat| self.kems_at(seat, stamp).map(move |kem| (seat, kem)))
+    }
+
+    /// The KEM keys of a seat that may read at a stamp; none if it may not.
+    pub(crate) fn kems_at(
+        &self,
+        seat: SeatId,
+        stamp: Stamp,
+    ) -> impl Iterator<Item = [u8; 32]> + use<> {
+        let reads =
+            |grant: &Grant| (grant.op.role.reads() || bug!(WrapForAll)) && grant.holds_at(stamp);
+        let mut kems = Vec::new();
+        for (_, grant) in self.lasting_grants(seat).filter(|it| reads(it.1)) {
+            if grant.op.seat == seat {
+                kems.push(grant.op.kem);
+            } else {
+                kems.extend(
+                    self.devices
+                        .get(&seat)
+                        .into_iter()
+                        .flatten()
+                        .map(|it| *it.1),
+                );
+            }
+        }
+        kems.sort_unstable();
+        kems.dedup();
+        kems.into_iter()
     }
 
     /// The opening of a data log, if it stands: the one that its first record names; while the log is
@@ -623,7 +813,19 @@ impl Governance {
             .map(|it| &it.op)
     }
 
-    /// The epoch to seal under: one that no other one descends from, of several the lowest id.
+    /// Tells whether an epoch is safe to seal under for somebody who has seen so much of the control logs, or
+    /// all that is here: whether nobody who holds its key has lost the right to read by that.
+    ///
+    /// Each right to read that was ended must have been ended by something that the epoch's own record had
+    /// seen, or did itself.
+    #[must_use]
+    pub fn is_safe(&self, domain: u32, id: &EpochId, past: Option<&Frontier>) -> bool {
+        let epoch = self.epochs.get(id).and_then(|it| it.get(&domain));
+        epoch.is_some_and(|epoch| self.standing.is_safe(&epoch.by, past))
+    }
+
+    /// The epoch to seal under: a safe one that no other safe one descends from, of several the lowest id.
+    /// Nothing if there is none: then one is begun.
     #[must_use]
     pub fn sealing_epoch(&self, domain: u32) -> Option<EpochId> {
         self.sealing_epoch_among(domain, |_| true)
@@ -636,23 +838,71 @@ impl Governance {
         domain: u32,
         held: impl Fn(&EpochId) -> bool,
     ) -> Option<EpochId> {
-        let of_domain: Vec<&EpochOp> = self
-            .epochs()
-            .filter(|it| it.domain == domain && held(&it.epoch))
-            .collect();
-        let parents: BTreeSet<_> = of_domain.iter().flat_map(|it| &it.parents).collect();
-        let ids = || of_domain.iter().map(|it| it.epoch);
-        // Colluding minters of one key could make a circle; then all of them are as good.
-        ids()
-            .filter(|id| !parents.contains(id))
-            .min()
-            .or(ids().min())
+        let standing = self.standing_epochs(domain);
+        let safe = standing.filter(|it| held(&it.op.epoch) && self.standing.is_safe(&it.by, None));
+        newest_of(&safe.map(|it| &it.op).collect::<Vec<_>>())
     }
 
-    /// The ops that do not stand, and why.
+    /// Epochs of a domain that no other one descends from, sorted, at most as many as one may follow.
+    pub(crate) fn tips(&self, domain: u32) -> Vec<EpochId> {
+        let all: Vec<_> = self.standing_epochs(domain).map(|it| &it.op).collect();
+        let parents: BTreeSet<_> = all.iter().flat_map(|it| &it.parents).collect();
+        let tips = all.iter().map(|it| it.epoch);
+        let tips: BTreeSet<_> = tips.filter(|it| !parents.contains(it)).collect();
+        tips.into_iter().take(EPOCH_PARENTS_MAX).collect()
+    }
+
+    /// The epochs of a domain whose beginning stands. Others still open, and never seal.
+    fn standing_epochs(&self, domain: u32) -> impl Iterator<Item = &Epoch> {
+        let of_domain = self.epochs.values().filter_map(move |it| it.get(&domain));
+        of_domain.filter(|epoch| {
+            let mut by = epoch.by.iter();
+            by.any(|record| self.stands(record, Power::Write))
+        })
+    }
+
+    /// The ops that are not possible, and why.
     pub fn void(&self) -> impl Iterator<Item = (OpRef, VoidReason)> + '_ {
         self.void.iter().map(|(name, reason)| (*name, *reason))
     }
+}
+
+/// Who wrote a control record.
+struct Author<'a> {
+    seat: SeatId,
+    /// The first seats of the members that it belongs to.
+    members: Vec<SeatId>,
+    record: &'a ControlRecord,
+}
+
+/// What an op may change for members.
+fn act_of(op: &FrameOp) -> Option<Act> {
+    Some(match op {
+        FrameOp::Grant(op) => Act::Grant {
+            to: op.seat,
+            role: op.role,
+            expires: op.expires_millis.map(Stamp::from_millis),
+        },
+        FrameOp::Remove(op) => Act::Remove { whom: op.member },
+        FrameOp::Accept(_) => Act::Accept,
+        FrameOp::Leave => Act::Leave,
+        FrameOp::Device(op) => Act::Device {
+            member: op.member,
+            seat: op.seat,
+        },
+        FrameOp::Open(_) | FrameOp::Epoch(_) | FrameOp::Fork(_) => return None,
+    })
+}
+
+/// Of epochs, one that no other one descends from, the lowest of several.
+fn newest_of(epochs: &[&EpochOp]) -> Option<EpochId> {
+    let parents: BTreeSet<_> = epochs.iter().flat_map(|it| &it.parents).collect();
+    let ids = || epochs.iter().map(|it| it.epoch);
+    // Colluding minters of one key could make a circle; then all of them are as good.
+    ids()
+        .filter(|id| !parents.contains(id))
+        .min()
+        .or(ids().min())
 }
 
 /// Tells whether what stands at a place is in a record's past; ops of one record see those before them.

@@ -1,22 +1,27 @@
 //! Control records: the ops of their frames, which decide roles, and of their roster parts, which
 //! tell members who is who.
 //!
-//! A plaintext is `0 | list of ops | padding`. The numbers of ops below are taken; 3 to 31 are kept
-//! for removal, role, acceptance, cut, fork, invite, revocation, policy, scope, group, succession
-//! and leave. A record with an op that this version does not know is parked, not judged.
+//! A plaintext is `0 | list of ops | padding`. The numbers of ops below are taken; 8 to 31 are kept
+//! for cut, invite, policy, scope, group and succession. A record with an op that this version does not know is parked, not judged.
 
 use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder};
 use leno_crdt_codec::{LogId, Seq};
 use leno_identity::{Label, SigningKey, VerifyingKey};
 
 use crate::seal::{Padding, padding_is_good};
-use crate::{EpochId, OpRef, RecordId, SeatId, ThreadId};
+use crate::{EpochId, OpRef, RecordId, RecordRef, SeatId, ThreadId};
 
 /// Most ops in a frame, and again in a roster part.
 pub const CONTROL_OPS_MAX: usize = 1024;
 
 /// Most parents of an epoch.
 pub const EPOCH_PARENTS_MAX: usize = 64;
+
+/// Most logs that one op accepts.
+pub const ACCEPTANCES_MAX: usize = 1024;
+
+/// Longest proof of a fork that a control record shows, in bytes.
+pub const SHOWN_PROOF_BYTES_MAX: usize = 256 << 10;
 
 /// Longest text or value in a roster part, in bytes.
 pub const ROSTER_VALUE_BYTES_MAX: usize = 64 << 10;
@@ -106,12 +111,10 @@ pub enum Scope {
     Thread,
 }
 
-/// A right given: the only source of power.
+/// A right given: the only source of power. It takes the place of the rights that its author saw.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct GrantOp {
-    /// The grant that began the line which this seat joins; nothing if it begins one.
-    pub line: Option<OpRef>,
-    /// Who gets it.
+    /// Who gets it: a member, by the first of its seats.
     pub seat: SeatId,
     /// X25519 key to which keys for the seat are wrapped.
     pub kem: [u8; 32],
@@ -125,6 +128,72 @@ pub struct GrantOp {
     pub identity: Option<[u8; 32]>,
     /// Salted hash of the recovery key.
     pub recovery: Option<[u8; 32]>,
+    /// Up to where logs are accepted, sorted by log: at most [`ACCEPTANCES_MAX`].
+    pub accepts: Vec<RecordRef>,
+}
+
+/// The end of all rights of a member that rank below the author's, but for what is accepted.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct RemoveOp {
+    /// The member, by the first of its seats.
+    pub member: SeatId,
+    /// Up to where logs are accepted, sorted by log: at most [`ACCEPTANCES_MAX`]. What is not named is
+    /// not accepted at all.
+    pub accepts: Vec<RecordRef>,
+}
+
+/// Another seat for a member, such as of a second device. It has the member's roles.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct DeviceOp {
+    /// The member, by the first of its seats.
+    pub member: SeatId,
+    /// The seat.
+    pub seat: SeatId,
+    /// X25519 key to which keys for the seat are wrapped.
+    pub kem: [u8; 32],
+    /// The seat key's signature, so that nobody adds a seat whose key he does not hold.
+    pub signature: [u8; 64],
+}
+
+impl DeviceOp {
+    /// Makes a seat another one of a member, signed by its key.
+    #[must_use]
+    pub fn sign(key: &SigningKey, thread: ThreadId, member: SeatId, kem: [u8; 32]) -> Self {
+        let seat = SeatId(key.verifying_key().to_bytes());
+        let mut op = Self {
+            member,
+            seat,
+            kem,
+            signature: [0; 64],
+        };
+        op.signature = key.sign(Label::DEVICE_SEAT, &[&op.statement(thread)]);
+        op
+    }
+
+    /// Tells whether the seat's key signed that it belongs to this member of this thread.
+    #[must_use]
+    pub fn is_signed(&self, thread: ThreadId) -> bool {
+        let statement = self.statement(thread);
+        VerifyingKey::from_bytes(&self.seat.0).is_ok_and(|key| {
+            key.verify(Label::DEVICE_SEAT, &[&statement], &self.signature)
+                .is_ok()
+        })
+    }
+
+    fn statement(&self, thread: ThreadId) -> Vec<u8> {
+        let mut encoder = Encoder::new();
+        encoder.array(4);
+        thread.encode(&mut encoder);
+        self.encode_unsigned(&mut encoder);
+        encoder.into_vec()
+    }
+
+    fn encode_unsigned(&self, encoder: &mut Encoder) {
+        encoder
+            .bytes(&self.member.0)
+            .bytes(&self.seat.0)
+            .bytes(&self.kem);
+    }
 }
 
 /// The beginning of a data log.
@@ -221,8 +290,18 @@ pub enum FrameOp {
     Open(OpenOp),
     /// Begins an epoch.
     Epoch(EpochOp),
-    /// Ends a replicator's grant.
-    Revoke(OpRef),
+    /// Removes a member.
+    Remove(RemoveOp),
+    /// Accepts logs up to records, whoever was removed: at least one, at most [`ACCEPTANCES_MAX`], sorted by
+    /// log.
+    Accept(Vec<RecordRef>),
+    /// Ends the author's own rights.
+    Leave,
+    /// Adds a seat to the member whose first seat the author is.
+    Device(DeviceOp),
+    /// Shows that a log has two branches: an encoded [`ForkProof`](crate::fork::ForkProof), at most
+    /// [`SHOWN_PROOF_BYTES_MAX`] long. It speaks for itself, whoever shows it.
+    Fork(Vec<u8>),
 }
 
 /// An op in the roster part of a control record: what only members and invitees learn.
@@ -278,7 +357,6 @@ pub enum ControlError {
 /// };
 ///
 /// let grant = FrameOp::Grant(GrantOp {
-///     line: None,
 ///     seat: SeatId([1; 32]),
 ///     kem: [2; 32],
 ///     role: Role::Reader,
@@ -286,6 +364,7 @@ pub enum ControlError {
 ///     expires_millis: None,
 ///     identity: None,
 ///     recovery: None,
+///     accepts: Vec::new(),
 /// });
 /// let frame = encode_frame(&[grant.clone()], Padding::Padme);
 /// assert_eq!(decode_frame(&frame)?, [grant]);
@@ -306,14 +385,9 @@ pub fn encode_frame(ops: &[FrameOp], padding: Padding) -> Vec<u8> {
 fn encode_frame_op(encoder: &mut Encoder, op: &FrameOp) {
     match op {
         FrameOp::Grant(op) => {
-            encoder.array(9).uint(0);
-            match &op.line {
-                Some(line) => line.encode(encoder),
-                None => {
-                    encoder.null();
-                }
-            }
             encoder
+                .array(9)
+                .uint(0)
                 .bytes(&op.seat.0)
                 .bytes(&op.kem)
                 .uint(op.role.number());
@@ -330,6 +404,7 @@ fn encode_frame_op(encoder: &mut Encoder, op: &FrameOp) {
                     None => encoder.null(),
                 };
             }
+            encode_acceptances(encoder, &op.accepts);
         }
         FrameOp::Open(op) => {
             encoder.array(6).uint(1);
@@ -347,11 +422,47 @@ fn encode_frame_op(encoder: &mut Encoder, op: &FrameOp) {
                 encoder.bytes(&parent.0);
             }
         }
-        FrameOp::Revoke(grant) => {
-            encoder.array(2).uint(3);
-            grant.encode(encoder);
+        FrameOp::Remove(op) => {
+            encoder.array(3).uint(3).bytes(&op.member.0);
+            encode_acceptances(encoder, &op.accepts);
+        }
+        FrameOp::Accept(accepts) => {
+            encoder.array(2).uint(4);
+            encode_acceptances(encoder, accepts);
+        }
+        FrameOp::Leave => {
+            encoder.array(1).uint(5);
+        }
+        FrameOp::Device(op) => {
+            encoder.array(5).uint(6);
+            op.encode_unsigned(encoder);
+            encoder.bytes(&op.signature);
+        }
+        FrameOp::Fork(proof) => {
+            encoder.array(2).uint(7).bytes(proof);
         }
     }
+}
+
+fn encode_acceptances(encoder: &mut Encoder, accepts: &[RecordRef]) {
+    encoder.array(accepts.len());
+    for it in accepts {
+        it.encode(encoder);
+    }
+}
+
+fn decode_acceptances(decoder: &mut Decoder<'_>) -> Result<Vec<RecordRef>, DecodeError> {
+    let mut accepts: Vec<RecordRef> = Vec::new();
+    for _ in 0..decoder.array_up_to(ACCEPTANCES_MAX)? {
+        let offset = decoder.offset();
+        let it = RecordRef::decode(decoder)?;
+        if it.seq == 0 || accepts.last().is_some_and(|last| last.log >= it.log) {
+            let what = "the order or place of what is accepted";
+            return Err(DecodeError::OutOfBounds { offset, what });
+        }
+        accepts.push(it);
+    }
+    Ok(accepts)
 }
 
 /// Decodes the plaintext of a frame.
@@ -400,11 +511,6 @@ fn decode_frame_op(decoder: &mut Decoder<'_>) -> Result<FrameOp, ControlError> {
     match kind {
         0 => {
             expect_length(count, 9, offset)?;
-            let line = if decoder.null()? {
-                None
-            } else {
-                Some(OpRef::decode(decoder)?)
-            };
             let seat = SeatId(*decoder.fixed()?);
             let kem = *decoder.fixed()?;
             let role = Role::from_number(decoder.uint()?).ok_or(ControlError::Unknown)?;
@@ -425,8 +531,8 @@ fn decode_frame_op(decoder: &mut Decoder<'_>) -> Result<FrameOp, ControlError> {
                 })
             };
             let (identity, recovery) = (hash()?, hash()?);
+            let accepts = decode_acceptances(decoder)?;
             Ok(FrameOp::Grant(GrantOp {
-                line,
                 seat,
                 kem,
                 role,
@@ -434,6 +540,7 @@ fn decode_frame_op(decoder: &mut Decoder<'_>) -> Result<FrameOp, ControlError> {
                 expires_millis,
                 identity,
                 recovery,
+                accepts,
             }))
         }
         1 => {
@@ -477,8 +584,42 @@ fn decode_frame_op(decoder: &mut Decoder<'_>) -> Result<FrameOp, ControlError> {
             }))
         }
         3 => {
+            expect_length(count, 3, offset)?;
+            Ok(FrameOp::Remove(RemoveOp {
+                member: SeatId(*decoder.fixed()?),
+                accepts: decode_acceptances(decoder)?,
+            }))
+        }
+        4 => {
             expect_length(count, 2, offset)?;
-            Ok(FrameOp::Revoke(OpRef::decode(decoder)?))
+            let accepts = decode_acceptances(decoder)?;
+            if accepts.is_empty() {
+                let what = "the number of logs that are accepted";
+                return Err(DecodeError::OutOfBounds { offset, what }.into());
+            }
+            Ok(FrameOp::Accept(accepts))
+        }
+        5 => {
+            expect_length(count, 1, offset)?;
+            Ok(FrameOp::Leave)
+        }
+        6 => {
+            expect_length(count, 5, offset)?;
+            Ok(FrameOp::Device(DeviceOp {
+                member: SeatId(*decoder.fixed()?),
+                seat: SeatId(*decoder.fixed()?),
+                kem: *decoder.fixed()?,
+                signature: *decoder.fixed()?,
+            }))
+        }
+        7 => {
+            expect_length(count, 2, offset)?;
+            let proof = decoder.bytes()?;
+            if proof.len() > SHOWN_PROOF_BYTES_MAX {
+                let what = "the length of a proof";
+                return Err(DecodeError::OutOfBounds { offset, what }.into());
+            }
+            Ok(FrameOp::Fork(proof.to_vec()))
         }
         _ => Err(ControlError::Unknown),
     }
@@ -589,9 +730,21 @@ mod tests {
         assert!(open.is_signed(thread, seat));
         assert!(!open.is_signed(ThreadId([0; 32]), seat));
         assert!(!open.is_signed(thread, SeatId([0; 32])));
+        let device = DeviceOp::sign(&key, thread, seat, [6; 32]);
+        assert!(device.is_signed(thread));
+        assert!(!device.is_signed(ThreadId([0; 32])));
+        let elsewhere = DeviceOp {
+            member: SeatId([0; 32]),
+            ..device.clone()
+        };
+        assert!(!elsewhere.is_signed(thread));
+        let accepted = RecordRef {
+            log: LogId([7; 32]),
+            seq: 9,
+            id: RecordId([8; 32]),
+        };
         let frame = vec![
             FrameOp::Grant(GrantOp {
-                line: Some(grant),
                 seat,
                 kem: [6; 32],
                 role: Role::Writer,
@@ -599,7 +752,16 @@ mod tests {
                 expires_millis: Some(7),
                 identity: Some([8; 32]),
                 recovery: None,
+                accepts: vec![accepted],
             }),
+            FrameOp::Remove(RemoveOp {
+                member: seat,
+                accepts: vec![accepted],
+            }),
+            FrameOp::Accept(vec![accepted]),
+            FrameOp::Leave,
+            FrameOp::Fork(vec![1, 2, 3]),
+            FrameOp::Device(device),
             FrameOp::Open(open),
             FrameOp::Epoch(EpochOp {
                 domain: 1,

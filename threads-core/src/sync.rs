@@ -42,7 +42,6 @@
 //!
 //! // Alice makes a thread, lets Bob's seat read, and writes.
 //! let grant = FrameOp::Grant(GrantOp {
-//!     line: None,
 //!     seat: bobs.id(),
 //!     kem: bobs.kem.public_key().to_bytes(),
 //!     role: Role::Reader,
@@ -50,6 +49,7 @@
 //!     expires_millis: None,
 //!     identity: None,
 //!     recovery: None,
+//!     accepts: Vec::new(),
 //! });
 //! let (view, mut changes) = (stores[0].view()?, Changes::new());
 //! let (number, secret) = (peers[0].next_number(), peers[0].nonce_secret());

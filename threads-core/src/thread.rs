@@ -25,7 +25,9 @@ use crate::{EpochId, Genesis, RecordId, RecordRef, SeatId, ThreadId};
 
 mod admit;
 mod append;
+mod audit;
 mod cut;
+mod fence;
 mod load;
 mod log;
 mod pack;
@@ -36,6 +38,8 @@ mod roster;
 mod wraps;
 
 pub use append::{AppendError, Appended, BODY_ENCODING};
+pub use audit::{AuditedOp, Explained, Verdict};
+pub use fence::{Fenced, Rejudged};
 pub use load::LoadError;
 pub use log::{LogStatus, Parked};
 pub use pack::{LOOSE_ROWS, PACKED_BYTES_MAX};
@@ -238,6 +242,11 @@ pub enum ThreadEvent {
         /// The log.
         log: LogId,
     },
+    /// Records of a log that were admitted stand otherwise than before: [`Changes::rejudged`].
+    Rejudged {
+        /// The log.
+        log: LogId,
+    },
     /// A peer has more of this device's log than this device: it was restored from a copy. The log
     /// is left alone and the next write opens a new one.
     OwnLogAhead {
@@ -271,10 +280,26 @@ pub enum Quarantine {
     /// It is sealed under a key domain or an epoch that does not exist.
     #[error("it is sealed under an epoch that does not exist")]
     NoSuchEpoch,
+    /// No grant in its past that stands permits it.
+    #[error("its author had no grant that permits it")]
+    NoRole,
+    /// Its author was removed or has another role, and it lies above what was accepted of its log.
+    #[error("it lies beyond the fence of its log")]
+    Fenced,
+    /// Its author had left.
+    #[error("its author had left")]
+    Left,
+    /// Its log has two branches from there on, and nobody whose word counts accepted one.
+    #[error("its log has two branches there")]
+    Forked,
+    /// It is sealed under an epoch whose key somebody holds who had lost the right to read, as its author
+    /// knew.
+    #[error("its author knew of somebody who may not read it and can")]
+    Leaky,
 }
 
 impl Quarantine {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 12] = [
         Self::BadReference,
         Self::StampNotAbove,
         Self::FrontierTooOld,
@@ -282,6 +307,11 @@ impl Quarantine {
         Self::Malformed,
         Self::Expired,
         Self::NoSuchEpoch,
+        Self::NoRole,
+        Self::Fenced,
+        Self::Left,
+        Self::Forked,
+        Self::Leaky,
     ];
 
     fn number(self) -> u64 {
@@ -310,6 +340,8 @@ pub struct Changes {
     pub events: Vec<(ThreadId, ThreadEvent)>,
     /// Forks that were found.
     pub forks: Vec<ForkProof>,
+    /// Records that stand otherwise than before.
+    pub rejudged: Vec<(ThreadId, Rejudged)>,
 }
 
 impl Changes {
@@ -342,7 +374,10 @@ impl Changes {
     /// Tells whether there is nothing to commit or tell.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.batch.is_empty() && self.events.is_empty() && self.forks.is_empty()
+        self.batch.is_empty()
+            && self.events.is_empty()
+            && self.forks.is_empty()
+            && self.rejudged.is_empty()
     }
 }
 
@@ -392,7 +427,10 @@ impl Thread {
 
     /// The epoch that seals now, and its key, if it is held.
     pub(crate) fn sealing_key(&self) -> Option<(EpochId, &EpochKey)> {
-        let epoch = self.governance.sealing_epoch(crate::THREAD_DOMAIN)?;
+        let held = |epoch: &EpochId| self.holds_key(epoch);
+        let epoch = self
+            .governance
+            .sealing_epoch_among(crate::THREAD_DOMAIN, held)?;
         Some((epoch, self.epoch_key(&epoch)?))
     }
 

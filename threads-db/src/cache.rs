@@ -131,6 +131,12 @@ impl Cache {
         self.dirty(slot, op_bytes);
     }
 
+    /// Takes all ops out of a document.
+    pub(crate) fn empty(&mut self, slot: Slot) {
+        *self.document_mut(slot) = Reduced::default();
+        self.dirty(slot, 0);
+    }
+
     fn dirty(&mut self, slot: Slot, bytes: usize) {
         let grown = STATE_FACTOR * bytes;
         let cached = self.cached_mut(slot);
@@ -228,7 +234,9 @@ impl Cache {
             };
             cached.is_dirty = false;
             cached.flush = self.flushes;
-            if cached.parts == 0 && cached.document.is_empty() {
+            if cached.document.is_empty() {
+                let before = std::mem::replace(&mut cached.parts, 0);
+                erase(batch, self.thread, &key, 0..before);
                 continue;
             }
             let (bytes, parts) = cached.document.encode();
@@ -324,8 +332,16 @@ fn write(batch: &mut Batch, thread: u32, key: &[u8], bytes: &[u8], before: u32) 
         batch.put(Table::Documents, row, bytes.to_vec());
         count = part + 1;
     }
-    for part in count..before {
-        batch.delete(Table::Documents, key::part(thread, key, part));
+    erase(batch, thread, key, count..before);
+}
+
+fn erase(batch: &mut Batch, thread: u32, key: &[u8], parts: std::ops::Range<u32>) {
+    for part in parts {
+        let row = match part {
+            0 => key::row(thread, key),
+            part => key::part(thread, key, part),
+        };
+        batch.delete(Table::Documents, row);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which records of each log are in the documents.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 
 use leno_crdt_codec::{LogId, Seq};
 use leno_threads_core::store::{Batch, StoreError, Table, View, scan_prefix};
@@ -96,6 +96,13 @@ impl Cursors {
         self.logs.entry(log).or_default().take(seq);
     }
 
+    /// Notes that records are folded no more.
+    pub(crate) fn take_out(&mut self, log: LogId, seqs: &RangeInclusive<Seq>) {
+        if let Some(cursor) = self.logs.get_mut(&log) {
+            cursor.take_out(seqs);
+        }
+    }
+
     pub(crate) fn flush(&mut self, batch: &mut Batch) {
         for (log, cursor) in self.logs.iter_mut().filter(|(_, cursor)| cursor.dirty) {
             cursor.dirty = false;
@@ -134,6 +141,31 @@ impl Cursor {
             let right = (seq < last).then(|| (seq + 1, last));
             self.gaps.splice(at..=at, left.into_iter().chain(right));
         }
+    }
+
+    fn take_out(&mut self, seqs: &RangeInclusive<Seq>) {
+        let (first, last) = (*seqs.start(), (*seqs.end()).min(self.newest));
+        if first > last {
+            return;
+        }
+        self.dirty = true;
+        // The gap takes in those that it meets.
+        let (mut first, mut last) = (first, last);
+        self.gaps.retain(|gap| {
+            let meets = gap.0 <= last + 1 && first <= gap.1 + 1;
+            if meets {
+                first = first.min(gap.0);
+                last = last.max(gap.1);
+            }
+            !meets
+        });
+        if last == self.newest {
+            self.newest = first - 1;
+            self.flushed = self.flushed.min(self.newest);
+            return;
+        }
+        let at = self.gaps.partition_point(|gap| gap.0 < first);
+        self.gaps.insert(at, (first, last));
     }
 
     fn gap_with(&self, seq: Seq) -> Option<(usize, (Seq, Seq))> {
@@ -212,6 +244,27 @@ mod tests {
             cursor.take(seq);
         }
         check(&cursor, 7, &[]);
+    }
+
+    #[test]
+    fn what_is_taken_out_is_missing() {
+        let taken = |seqs: RangeInclusive<Seq>| {
+            let mut cursor = Cursor::default();
+            [1, 2, 3, 5, 6, 9].iter().for_each(|seq| cursor.take(*seq));
+            cursor.take_out(&seqs);
+            cursor
+        };
+        check(&taken(2..=2), 9, &[(2, 2), (4, 4), (7, 8)]);
+        check(&taken(3..=3), 9, &[(3, 4), (7, 8)]);
+        check(&taken(2..=6), 9, &[(2, 8)]);
+        check(&taken(9..=9), 6, &[(4, 4)]);
+        check(&taken(5..=20), 3, &[]);
+        check(&taken(1..=20), 0, &[]);
+        check(&taken(10..=20), 9, &[(4, 4), (7, 8)]);
+        let mut cursor = taken(5..=20);
+        assert_eq!(cursor.judge(5), Arrival::New);
+        cursor.take(5);
+        check(&cursor, 5, &[(4, 4)]);
     }
 
     #[test]

@@ -19,9 +19,11 @@ use crate::reduced::Folded;
 use crate::transaction::{Transaction, length};
 
 mod read;
+mod refold;
 
 pub use read::Document;
 pub(crate) use read::{Staging, check_name};
+pub use refold::Refold;
 
 /// Documents in memory take about this many bytes, unless [`Documents::set_budget`] says otherwise.
 pub const CACHE_BYTES_DEFAULT: usize = 8 << 20;
@@ -268,7 +270,7 @@ impl Documents {
         }
         let result = match Body::decode(opened.plaintext) {
             Ok(body) if body.rest.is_empty() => self.apply_one(view, opened, member, &body.first),
-            Ok(body) => self.apply_many(view, opened, member, &body),
+            Ok(body) => self.apply_many(view, opened, member, &body, None),
             Err(reason) => Ok(Err(reason)),
         };
         if let Err(reason) = result? {
@@ -314,6 +316,7 @@ impl Documents {
         opened: &Opened<'_>,
         member: Option<OpRef>,
         body: &Body<'_>,
+        refold: Option<&Refold>,
     ) -> Result<Result<(), SkipReason>, StoreError> {
         // Everything that may fail comes before anything changes: one record, one fate.
         let mut ops = Vec::with_capacity(1 + body.rest.len());
@@ -330,7 +333,9 @@ impl Documents {
                 Err(_) => Err(raw.kind),
             };
             key::write(&mut self.scratch, raw.collection, raw.document);
-            ops.push((raw, self.cache.load(view, &self.scratch)?, op));
+            if refold.is_none_or(|refold| refold.contains(&self.scratch)) {
+                ops.push((raw, self.cache.load(view, &self.scratch)?, op));
+            }
         }
         for (raw, slot, op) in ops {
             let place = place(opened, raw.index);

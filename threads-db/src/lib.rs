@@ -51,7 +51,7 @@
 //!
 //! # Modules
 //!
-//! All names are at the root. They come from `documents` (folding, flushing, reading), `transaction`
+//! All names are at the root. They come from `documents` (folding, folding again, flushing, reading), `transaction`
 //! (writing), `definition`, `event`, `error`, `id` (ids of documents), `key` (names of collections and
 //! keys of rows), `body` (the bytes of a record), `reduced` (the bytes of a row), `cursor` (which
 //! records are folded) and `cache` (what is in memory).
@@ -72,7 +72,7 @@ pub use body::{BODY_COLLECTIONS_MAX, BODY_OPS_MAX, SkipReason};
 pub use cache::Flushed;
 pub use cursor::GAPS_MAX;
 pub use definition::{COLLECTION_FACT_PREFIX, Definition, DefinitionError};
-pub use documents::{CACHE_BYTES_DEFAULT, Document, Documents, FLUSH_BYTES, FLUSH_OPS};
+pub use documents::{CACHE_BYTES_DEFAULT, Document, Documents, FLUSH_BYTES, FLUSH_OPS, Refold};
 pub use error::DbError;
 pub use event::{EVENTS_MAX, Event, VoidReason};
 pub use id::{is_of_member, new_id};

@@ -9,8 +9,9 @@ use leno_crdt_codec::cbor::Encoder;
 use leno_threads_core::sync::{PeerKey, Replica};
 use leno_threads_core::thread::{Changes, LogStatus, Opened, Thread};
 use leno_threads_core::{
-    FrameOp, GrantOp, Header, KeyRef, LogId, NonceSecret, Now, OpenOp, RecordId, RecordRef, Run,
-    Scope, SealContext, SealedPart, Sealer, SeatId, Seq, SignedHead, Stamp, THREAD_DOMAIN,
+    FrameOp, GrantOp, Header, KeyRef, LogId, NonceSecret, Now, OpenOp, RecordId, RecordRef,
+    RemoveOp, Run, Scope, SealContext, SealedPart, Sealer, SeatId, Seq, SignedHead, Stamp,
+    THREAD_DOMAIN,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng as _;
@@ -75,25 +76,22 @@ pub(crate) fn forge(view: &dyn View, id: PeerId, dice: &mut Dice) -> Result<Batc
     Ok(changes.batch)
 }
 
-/// A grant or a revocation that is not this seat's to make.
+/// A grant or a removal that is not this seat's to make.
 fn usurp(thread: &Thread, dice: &mut Dice) -> FrameOp {
     let (own, governance) = (thread.seat().id(), thread.governance());
     let governs = governance.role(own).is_some_and(Role::governs);
-    let others: Vec<_> = governance
-        .seats()
-        .filter(|it| *it != own)
-        .flat_map(|it| governance.grants_of(it))
-        .map(|(name, _)| name)
-        .collect();
+    let others: Vec<_> = governance.seats().filter(|it| *it != own).collect();
     // Whoever governs may do it, and then nobody were to blame.
     if !governs
         && dice.coin()
-        && let Some(grant) = dice.pick(&others)
+        && let Some(member) = dice.pick(&others)
     {
-        return FrameOp::Revoke(*grant);
+        return FrameOp::Remove(RemoveOp {
+            member: *member,
+            accepts: Vec::new(),
+        });
     }
     FrameOp::Grant(GrantOp {
-        line: None,
         seat: match dice.coin() {
             true => own,
             false => SeatId(dice.seed()),
@@ -104,6 +102,7 @@ fn usurp(thread: &Thread, dice: &mut Dice) -> FrameOp {
         expires_millis: None,
         identity: None,
         recovery: None,
+        accepts: Vec::new(),
     })
 }
 

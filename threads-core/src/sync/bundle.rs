@@ -34,7 +34,6 @@
 //! # let (now_millis, suite) = (1_700_000_000_000, Suite::Aes256Gcm);
 //! # let stores = [MemoryStore::new(), MemoryStore::new()];
 //! # let grant = FrameOp::Grant(GrantOp {
-//! #     line: None,
 //! #     seat: bobs.id(),
 //! #     kem: bobs.kem.public_key().to_bytes(),
 //! #     role: Role::Reader,
@@ -42,6 +41,7 @@
 //! #     expires_millis: None,
 //! #     identity: None,
 //! #     recovery: None,
+//! #     accepts: Vec::new(),
 //! # });
 //! # let (view, mut changes, secret) = (stores[0].view()?, Changes::new(), NonceSecret::new(&[1; 32]));
 //! # let mut band =

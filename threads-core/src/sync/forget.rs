@@ -13,7 +13,7 @@ impl Replica {
     /// Deletes this peer's copy of a thread, joined or not yet, in one batch. Tells whether it was here.
     ///
     /// Peers are told that this one follows the thread no longer. Others keep what they have; a grant
-    /// stands until it is revoked. Rows of the application stay.
+    /// stands until it is removed. Rows of the application stay.
     ///
     /// # Errors
     ///

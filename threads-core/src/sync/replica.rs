@@ -378,11 +378,11 @@ impl Replica {
         self.pairs.forget_peer(peer, view, &mut changes.batch)
     }
 
-    /// Tells whether the seat of either side was revoked, so that there is nothing to share any more.
+    /// Tells whether the seat of either side was removed, so that there is nothing to share any more.
     fn is_over(&self, thread: &ThreadId, matched: &Matched) -> bool {
         self.thread(thread).is_some_and(|thread| {
             let own = thread.seat().id();
-            thread.governance().was_removed(own) || matched.is_revoked(thread)
+            thread.governance().was_removed(own) || matched.is_removed(thread)
         })
     }
 

@@ -314,7 +314,7 @@ fn next_to_stranger(matched: &mut Matched, thread: &Thread) -> Option<Vec<u8>> {
     )
 }
 
-/// What a seat that was revoked is still told: governance up to its revocation, so that it learns of it.
+/// What a seat that was removed is still told: governance up to its removal, so that it learns of it.
 fn next_farewell(
     matched: &mut Matched,
     thread: &Thread,

@@ -347,8 +347,8 @@ impl Matched {
         seat.is_some_and(|seat| thread.governance().role(seat).is_some())
     }
 
-    /// Tells whether the other side's seat was revoked.
-    pub(super) fn is_revoked(&self, thread: &Thread) -> bool {
+    /// Tells whether the other side's seat was removed.
+    pub(super) fn is_removed(&self, thread: &Thread) -> bool {
         let seat = self.seat;
         seat.is_some_and(|seat| thread.governance().was_removed(seat))
     }

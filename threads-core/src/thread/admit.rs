@@ -4,10 +4,12 @@
 use leno_crdt_codec::cbor::Encoder;
 use leno_crdt_codec::{LogId, Seq, bug};
 
+use super::fence::add_fenced;
 use super::log::{Log, Origin, encode_frontier};
 use super::{Changes, Opened, Parked, Quarantine, Sink, Thread, ThreadEvent};
-use crate::acl::{ControlRecord, GovernanceChange};
-use crate::control::{ControlError, FrameOp, Role, RosterOp, decode_frame, decode_roster};
+use crate::acl::{Beyond, ControlRecord, GovernanceChange, Limit, Power};
+use crate::control::{ControlError, FrameOp, RosterOp, decode_frame, decode_roster};
+use crate::fork::ForkProof;
 use crate::frontier::Frontier;
 use crate::run::{Derived, Pieces, decode_row};
 use crate::store::{Overlay, StoreError, Table, View};
@@ -138,6 +140,7 @@ impl Thread {
                 entry.mark = Some(pieces.mark());
                 self.logs.insert(id, entry);
                 progress = result?;
+                self.check_accepted(admission, id)?;
             }
             if progress == 0 {
                 return Ok(admitted);
@@ -192,6 +195,9 @@ impl Thread {
         // The sealer of the epoch at hand: a log changes its epoch rarely.
         let mut sealer: Option<(EpochId, Sealer)> = None;
         let mut began: Option<(u32, EpochId)> = None;
+        let mut limit: Option<Limit> = None;
+        // The epoch that was safe for records with this frontier.
+        let mut safe: Option<EpochId> = None;
         let author = self.author_of(id, log);
         for record in run.records() {
             if record.seq <= log.admitted {
@@ -206,7 +212,7 @@ impl Thread {
             let judgement = match judgement {
                 Judgement::Good(frontier) if log.is_control => {
                     let past = frontier.unwrap_or_else(|| log.frontier.clone());
-                    self.take_control(admission, id, log, record, context, past)
+                    self.take_control(admission, id, log, record, context, past)?
                 }
                 Judgement::Good(frontier) => {
                     let past = frontier.as_ref().unwrap_or(&log.frontier);
@@ -219,7 +225,24 @@ impl Thread {
                         }
                         KeyRef::Control { .. } => false,
                     };
-                    if known {
+                    if frontier.is_some() {
+                        (limit, safe) = (None, None);
+                    }
+                    let limit = match limit {
+                        Some(limit) => limit,
+                        None => {
+                            let overlay = Overlay::new(admission.view, &admission.changes.batch);
+                            let found = self.limit_of(&overlay, id, log, past)?;
+                            limit = Some(found);
+                            found
+                        }
+                    };
+                    if known && record.seq > limit.up_to {
+                        self.fence_off(id, log, record, limit.beyond, admission.changes);
+                        Judgement::Good(frontier)
+                    } else if known && !self.is_safe(record.key, past, &mut safe) {
+                        Judgement::Bad(Quarantine::Leaky, frontier)
+                    } else if known {
                         if let KeyRef::Data { domain, epoch } = record.key {
                             began = Some((domain, epoch));
                         }
@@ -291,6 +314,55 @@ impl Thread {
             admission.changes.tell(self.id, event);
         }
         Ok(admitted)
+    }
+
+    /// Whether nobody holds the key of a record who had lost the right to read by its control frontier.
+    pub(super) fn is_safe(&self, key: KeyRef, past: &Frontier, safe: &mut Option<EpochId>) -> bool {
+        let KeyRef::Data { domain, epoch } = key else {
+            return true;
+        };
+        if *safe == Some(epoch) {
+            return true;
+        }
+        // Of an epoch that began on a branch that is not here, nothing can be told.
+        let is_here = self.governance.epoch_in(domain, &epoch).is_some();
+        let is_safe = !is_here || self.governance.is_safe(domain, &epoch, Some(past));
+        if is_safe {
+            *safe = Some(epoch);
+        }
+        is_safe
+    }
+
+    /// Judges a log again of which records came: what was accepted up to a record counts no more if another
+    /// one turns out to be at that place.
+    pub(super) fn check_accepted(
+        &mut self,
+        admission: &mut Admission<'_, '_>,
+        id: LogId,
+    ) -> Result<(), StoreError> {
+        if self.governance.is_unbarred(&id) {
+            return Ok(());
+        }
+        self.rejudge_log(admission.view, id, admission.changes)
+    }
+
+    /// Notes that an admitted record does not stand.
+    fn fence_off(
+        &self,
+        id: LogId,
+        log: &mut Log,
+        record: &Record<'_>,
+        beyond: Beyond,
+        changes: &mut Changes,
+    ) {
+        let (seq, reason) = (record.seq, Quarantine::from(beyond));
+        add_fenced(&mut log.fenced, seq..=seq, reason);
+        let record = RecordRef {
+            log: id,
+            seq,
+            id: record.id,
+        };
+        changes.tell(self.id, ThreadEvent::Quarantined { record, reason });
     }
 
     fn author_of(&self, id: LogId, log: &Log) -> SeatId {
@@ -561,18 +633,18 @@ impl Thread {
         record: &Record<'_>,
         context: &[u8],
         mut past: Frontier,
-    ) -> Judgement {
+    ) -> Result<Judgement, StoreError> {
         let Some(sealer) = self.sealer(id, None).cloned() else {
-            return Judgement::Bad(Quarantine::DoesNotOpen, Some(past));
+            return Ok(Judgement::Bad(Quarantine::DoesNotOpen, Some(past)));
         };
         let mut frame = Vec::new();
         if sealer.open(context, record.body, &mut frame).is_err() {
-            return Judgement::Bad(Quarantine::DoesNotOpen, Some(past));
+            return Ok(Judgement::Bad(Quarantine::DoesNotOpen, Some(past)));
         }
         let ops = match decode_frame(&frame) {
             Ok(ops) => ops,
-            Err(ControlError::Unknown) => return Judgement::Waits(Parked::Version),
-            Err(_) => return Judgement::Bad(Quarantine::Malformed, Some(past)),
+            Err(ControlError::Unknown) => return Ok(Judgement::Waits(Parked::Version)),
+            Err(_) => return Ok(Judgement::Bad(Quarantine::Malformed, Some(past))),
         };
         let place = RecordRef {
             log: id,
@@ -605,7 +677,7 @@ impl Thread {
             log.gap = log.gap.or(Some(record.seq));
         }
         if let Some(roster) = &roster
-            && self.apply_roster(&control, roster)
+            && self.apply_roster(control.place, control.stamp, roster)
         {
             admission.changes.tell(self.id, ThreadEvent::RosterChanged);
         }
@@ -613,7 +685,20 @@ impl Thread {
         for log in self.logs_opened_by(&control) {
             self.save_log(log, admission.changes);
         }
-        Judgement::Good(Some(past))
+        for op in &control.ops {
+            if let FrameOp::Fork(proof) = op
+                && let Ok(proof) = ForkProof::decode(proof)
+                && proof.thread() == self.id
+            {
+                if self.own_log() == Some(proof.log()) {
+                    self.publish(admission.changes);
+                    self.retire_log(admission.changes);
+                }
+                self.keep_fork(proof, admission.changes);
+            }
+        }
+        self.rejudge(admission.view, admission.changes)?;
+        Ok(Judgement::Good(Some(past)))
     }
 
     pub(super) fn open_roster(
@@ -629,26 +714,25 @@ impl Thread {
         Some(plaintext)
     }
 
-    /// Lets a roster part speak, as far as the role reaches that its author had by the record's past;
-    /// tells whether it is news.
-    pub(super) fn apply_roster(&mut self, control: &ControlRecord, roster: &[u8]) -> bool {
+    /// Lets a roster part speak, as far as its record stands; tells whether it is news.
+    pub(super) fn apply_roster(&mut self, place: RecordRef, stamp: Stamp, roster: &[u8]) -> bool {
         let Ok(mut ops) = decode_roster(roster) else {
             return false;
         };
-        let author = SeatId(control.place.log.0);
-        let role = self.governance.role_in(control);
-        let governs = role.is_some_and(|it| it <= Role::Admin);
+        let author = SeatId(place.log.0);
+        let record = place.id;
+        let governs = self.governance.stands(&record, Power::Govern);
+        let writes = self.governance.stands(&record, Power::Write);
+        let belongs = self.governance.stands(&record, Power::Belong);
         ops.retain(|op| match op {
             // No grant committed to the founder's identity, so nobody else states it.
             RosterOp::Seat { seat, .. } if *seat == self.genesis.owner => *seat == author,
-            RosterOp::Seat { seat, .. } => governs || (*seat == author && role.is_some()),
+            RosterOp::Seat { seat, .. } => governs || (*seat == author && belongs),
             RosterOp::Name(_) => governs,
             // Stamps rise, so there is always a higher version left for the next statement.
-            RosterOp::Fact { version, .. } => {
-                role.is_some_and(Role::writes) && *version <= control.stamp.0
-            }
+            RosterOp::Fact { version, .. } => writes && *version <= stamp.0,
         });
-        self.ops_of_roster(control.place.id, &ops)
+        self.ops_of_roster(record, &ops)
     }
 
     /// Lets a control record change governance, and makes room for the logs that it opens.
@@ -685,7 +769,21 @@ impl Thread {
                     };
                     self.add_log(id, origin);
                 }
-                GovernanceChange::Began(_) | GovernanceChange::Revoked(_) => changed = true,
+                GovernanceChange::DeviceAdded(seat) => {
+                    changed = true;
+                    let origin = Origin {
+                        is_control: true,
+                        tip: Tip::opened_by(control.place.id, control.stamp),
+                        past: control.past.clone(),
+                        expires: None,
+                    };
+                    self.add_log(seat.control_log(), origin);
+                }
+                GovernanceChange::Began(_)
+                | GovernanceChange::Removed(_)
+                | GovernanceChange::Accepted
+                | GovernanceChange::Left(_)
+                | GovernanceChange::Forked(..) => changed = true,
                 GovernanceChange::Void(..) => {}
             }
         }
@@ -701,7 +799,12 @@ impl Thread {
         let ids = control.ops.iter().filter_map(|op| match op {
             FrameOp::Grant(op) => Some(op.seat.control_log()),
             FrameOp::Open(op) => Some(op.log),
-            FrameOp::Epoch(_) | FrameOp::Revoke(_) => None,
+            FrameOp::Device(op) => Some(op.seat.control_log()),
+            FrameOp::Epoch(_)
+            | FrameOp::Remove(_)
+            | FrameOp::Accept(_)
+            | FrameOp::Leave
+            | FrameOp::Fork(_) => None,
         });
         ids.filter(|id| self.logs.contains_key(id)).collect()
     }

@@ -10,12 +10,13 @@ use rand_core::CryptoRng;
 use super::admit::Admission;
 use super::{Changes, Sink, Thread, ThreadEvent};
 use crate::control::{
-    ControlError, FrameOp, OpenOp, RosterOp, decode_frame, decode_roster, encode_frame,
-    encode_roster,
+    ControlError, EpochOp, FrameOp, OpenOp, Role, RosterOp, decode_frame, decode_roster,
+    encode_frame, encode_roster,
 };
 use crate::epoch::ROSTER_DOMAIN;
 use crate::frontier::Frontier;
 use crate::run::{NewRecord, Run, RunBuilder};
+use crate::seal::EpochKey;
 use crate::store::{Overlay, StoreError, View};
 use crate::{
     EpochId, KeyRef, Now, PLAINTEXT_BYTES_MAX, RecordRef, SEAL_BYTES, Sealer, SignedHead,
@@ -338,7 +339,6 @@ impl Thread {
     /// #     Thread::create(&*view, 0, seat, secret, suite, &[], now_millis, &mut rng, &mut changes)?;
     /// // `other` is the seat of somebody who joins.
     /// let grant = FrameOp::Grant(GrantOp {
-    ///     line: None,
     ///     seat: other.id(),
     ///     kem: other.kem.public_key().to_bytes(),
     ///     role: Role::Reader,
@@ -346,6 +346,7 @@ impl Thread {
     ///     expires_millis: None,
     ///     identity: None,
     ///     recovery: None,
+    ///     accepts: Vec::new(),
     /// });
     /// band.govern(&*view, &[grant], &[], now_millis, &mut rng, &mut changes)?;
     /// assert_eq!(band.governance().role(other.id()), Some(Role::Reader));
@@ -363,21 +364,14 @@ impl Thread {
         rng: &mut dyn CryptoRng,
         changes: &mut Changes,
     ) -> Result<RecordRef, AppendError> {
-        let log = self.seat.id().control_log();
+        let (log, now) = (self.seat.id().control_log(), now.into());
         let roster_epoch = if roster.is_empty() {
             None
         } else {
-            Some(self.sealing_epoch(ROSTER_DOMAIN)?)
+            Some(self.epoch_to_seal(view, ROSTER_DOMAIN, now, rng, changes)?)
         };
-        self.govern_under(
-            view,
-            log,
-            roster_epoch,
-            (frame, roster),
-            now.into(),
-            rng,
-            changes,
-        )
+        let ops = (frame, roster);
+        self.govern_under(view, log, roster_epoch, ops, now, rng, changes)
     }
 
     #[expect(
@@ -547,6 +541,153 @@ impl Thread {
         Ok(())
     }
 
+    /// Writes a control record that begins an epoch of the documents' key domain too: whoever loses the right
+    /// to read by it opens nothing that is written later. The roster's keys change once something is stated
+    /// in it.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`]; nothing was written.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use leno_identity::{AgreementKey, SigningKey};
+    /// # use leno_threads_core::store::{MemoryStore, Store};
+    /// # use leno_threads_core::thread::{Changes, Seat, Thread};
+    /// # use leno_threads_core::*;
+    /// # use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mut rng = ChaCha20Rng::seed_from_u64(1);
+    /// # let mut new_seat = || -> Result<Seat, leno_identity::KeyError> {
+    /// #     let signing = SigningKey::generate(&mut rng)?;
+    /// #     let kem = AgreementKey::generate(&mut rng)?;
+    /// #     Ok(Seat { signing, kem })
+    /// # };
+    /// # let (seat, other) = (new_seat()?, new_seat()?);
+    /// # let (store, now) = (MemoryStore::new(), 1_700_000_000_000);
+    /// # let (mut changes, secret) = (Changes::new(), NonceSecret::new(&[7; 32]));
+    /// # let (view, suite) = (store.view()?, Suite::Aes256Gcm);
+    /// # let mut band =
+    /// #     Thread::create(&*view, 0, seat, secret, suite, &[], now, &mut rng, &mut changes)?;
+    /// # let grant = FrameOp::Grant(GrantOp {
+    /// #     seat: other.id(),
+    /// #     kem: other.kem.public_key().to_bytes(),
+    /// #     role: Role::Reader,
+    /// #     scope: Scope::Thread,
+    /// #     expires_millis: None,
+    /// #     identity: None,
+    /// #     recovery: None,
+    /// #     accepts: Vec::new(),
+    /// # });
+    /// # band.govern(&*view, &[grant], &[], now, &mut rng, &mut changes)?;
+    /// let before = band.governance().sealing_epoch(THREAD_DOMAIN);
+    /// // `other` is the seat of a reader. Nothing that is there of its logs is accepted, as it has none.
+    /// let remove = FrameOp::Remove(RemoveOp { member: other.id(), accepts: vec![] });
+    /// band.govern_and_rotate(&*view, &[remove], now, &mut rng, &mut changes)?;
+    /// assert_eq!(band.governance().role(other.id()), None);
+    /// let after = band.governance().sealing_epoch(THREAD_DOMAIN);
+    /// assert!(after.is_some() && after != before);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn govern_and_rotate(
+        &mut self,
+        view: &dyn View,
+        frame: &[FrameOp],
+        now: impl Into<Now>,
+        rng: &mut dyn CryptoRng,
+        changes: &mut Changes,
+    ) -> Result<RecordRef, AppendError> {
+        let domains = [crate::THREAD_DOMAIN];
+        self.govern_and_begin(view, frame, &domains, now.into(), rng, changes)
+    }
+
+    /// Writes a control record that begins epochs, and hands their keys to all readers.
+    fn govern_and_begin(
+        &mut self,
+        view: &dyn View,
+        frame: &[FrameOp],
+        domains: &[u32],
+        now: Now,
+        rng: &mut dyn CryptoRng,
+        changes: &mut Changes,
+    ) -> Result<RecordRef, AppendError> {
+        let mut frame = frame.to_vec();
+        let mut begun = Vec::new();
+        for domain in domains {
+            let key = EpochKey::generate(rng);
+            let epoch = key.id(self.id, *domain);
+            let parents = self.governance.tips(*domain);
+            frame.push(FrameOp::Epoch(EpochOp {
+                domain: *domain,
+                epoch,
+                parents,
+            }));
+            begun.push((epoch, (*domain, key)));
+        }
+        let record = self.govern(view, &frame, &[], now, rng, changes)?;
+        // The keys are kept in the same batch as the record that begins their epochs.
+        self.keys.extend(begun);
+        self.save(changes);
+        self.wrap_missing(rng, changes);
+        Ok(record)
+    }
+
+    /// The epoch to seal under. If there is no safe one whose key is here, one is begun, by whoever was handed
+    /// keys before: a newcomer waits for his.
+    fn epoch_to_seal(
+        &mut self,
+        view: &dyn View,
+        domain: u32,
+        now: Now,
+        rng: &mut dyn CryptoRng,
+        changes: &mut Changes,
+    ) -> Result<EpochId, AppendError> {
+        let found = self.sealing_epoch(domain);
+        let role = self.governance.role(self.seat.id());
+        let holds_key = self.keys.values().any(|(of, _)| *of == domain);
+        if found.is_ok() {
+            return found;
+        }
+        if !role.is_some_and(Role::writes) {
+            return Err(AppendError::NotWriter);
+        }
+        if !holds_key {
+            return found;
+        }
+        self.govern_and_begin(view, &[], &[domain], now, rng, changes)?;
+        self.sealing_epoch(domain)
+    }
+
+    /// Tells whether what follows in the own data log would not stand.
+    fn is_own_log_over(&self, view: &dyn View, changes: &Changes) -> Result<bool, StoreError> {
+        let Some(id) = self.own_log().filter(|id| !self.governance.is_unbarred(id)) else {
+            return Ok(false);
+        };
+        let Some(log) = self.logs.get(&id) else {
+            return Ok(false);
+        };
+        if log
+            .fenced
+            .last()
+            .is_some_and(|it| *it.seqs.end() == log.admitted)
+        {
+            return Ok(true);
+        }
+        let overlay = Overlay::new(view, &changes.batch);
+        let mut past = log.frontier.clone();
+        past.merge(&self.known_control());
+        let limit = self.limit_of(&overlay, id, log, &past)?;
+        Ok(limit.up_to < Seq::MAX)
+    }
+
+    /// All control records that are admitted.
+    pub(super) fn known_control(&self) -> Frontier {
+        let control = self.logs.iter().filter(|(_, log)| log.is_control);
+        control.map(|(id, log)| (*id, log.admitted)).collect()
+    }
+
     fn sealing_epoch(&self, domain: u32) -> Result<EpochId, AppendError> {
         let held = |epoch: &EpochId| {
             let key = self.keys.get(epoch);
@@ -557,7 +698,7 @@ impl Thread {
             .ok_or(AppendError::NoKey { domain })
     }
 
-    fn next_stamp(&self, now: Now) -> Result<At, AppendError> {
+    pub(super) fn next_stamp(&self, now: Now) -> Result<At, AppendError> {
         let next = self.newest.next().ok_or(AppendError::Exhausted)?;
         let clock = now.utc_millis().map_or(Stamp(0), Stamp::from_millis);
         Ok(next.max(clock))
@@ -589,7 +730,7 @@ impl Thread {
         rng: &mut dyn CryptoRng,
         changes: &mut Changes,
     ) -> Result<News, AppendError> {
-        let epoch = self.sealing_epoch(domain)?;
+        let epoch = self.epoch_to_seal(view, domain, now, rng, changes)?;
         let stamp = self.next_stamp(now)?;
         let ended = |log: &super::log::Log| log.expires.is_some_and(|expires| stamp > expires);
         if self
@@ -597,9 +738,10 @@ impl Thread {
             .and_then(|log| self.logs.get(&log))
             .is_some_and(ended)
             || self.own_seq() >= self.limits.records_per_epoch
+            || self.is_own_log_over(view, changes)?
         {
-            // The grant that the log writes under has ended, or its key has sealed all that it may:
-            // each log has a key of its own under an epoch.
+            // The grant that the log writes under has ended, or the log lies beyond a fence, or its key has
+            // sealed all that it may: each log has a key of its own under an epoch.
             self.publish(changes);
             self.writer = None;
         }

@@ -264,7 +264,10 @@ impl Thread {
         thread.load_control(view)?;
         thread.wrapped = wrapped(view, number)?;
         let forks = thread.forks(view)?;
-        thread.forked = forks.iter().map(|it| (it.log(), it.seq())).collect();
+        for proof in forks {
+            thread.note_fork(proof.log(), proof.seq());
+        }
+        thread.build_roster(view, &Changes::new())?;
         for (id, mut log) in logs {
             if !bug!(ClockGoesBack) {
                 thread.newest = thread.newest.max(log.admitted_stamp);
@@ -282,6 +285,7 @@ impl Thread {
             thread.stored_bytes = thread.stored_bytes.saturating_add(log.bytes);
             thread.logs.insert(id, log);
         }
+        thread.fence_all(view)?;
         Ok(thread)
     }
 
@@ -335,12 +339,33 @@ impl Thread {
                 ops,
             };
             self.apply_control(&record);
-            if let Some(roster) = kept.roster {
-                self.apply_roster(&record, roster);
-            }
             self.control_rows += 1;
         }
         Ok(())
+    }
+
+    /// Lets all roster parts that were opened speak again, as far as their records stand now; tells
+    /// whether the roster is another one by that.
+    pub(super) fn build_roster(
+        &mut self,
+        view: &dyn View,
+        changes: &Changes,
+    ) -> Result<bool, StoreError> {
+        let overlay = crate::store::Overlay::new(view, &changes.batch);
+        let mut rows = Vec::new();
+        let prefix = keys::thread(self.number);
+        scan_prefix(&overlay, Table::Governance, &prefix, &mut |_, row| {
+            rows.push(row.to_vec());
+            ControlFlow::Continue(())
+        })?;
+        let before = std::mem::take(&mut self.roster);
+        for row in rows {
+            let kept = KeptControl::decode(&row).map_err(|error| damaged(&error))?;
+            if let Some(roster) = kept.roster {
+                self.apply_roster(kept.place, kept.stamp, roster);
+            }
+        }
+        Ok(self.roster != before)
     }
 
     /// Adds the row that keeps an admitted control record.
@@ -393,18 +418,12 @@ impl Thread {
             return Ok(false);
         };
         let kept = KeptControl::decode(&row).map_err(|error| damaged(&error))?;
-        let control = ControlRecord {
-            place: kept.place,
-            stamp: kept.stamp,
-            past: kept.past.clone(),
-            ops: Vec::new(),
-        };
         let kept = KeptControl {
             roster: Some(roster),
             ..kept
         };
         changes.batch.put(Table::Governance, key, kept.encode());
-        Ok(self.apply_roster(&control, roster))
+        Ok(self.apply_roster(kept.place, kept.stamp, roster))
     }
 }
 
@@ -460,11 +479,11 @@ impl KeptThread {
 
 /// An admitted control record as it is kept:
 /// `[place, stamp, [log, seq, log, seq, ..], frame, roster part or null]`.
-struct KeptControl<'a> {
-    place: RecordRef,
-    stamp: Stamp,
+pub(super) struct KeptControl<'a> {
+    pub(super) place: RecordRef,
+    pub(super) stamp: Stamp,
     past: Frontier,
-    frame: &'a [u8],
+    pub(super) frame: &'a [u8],
     roster: Option<&'a [u8]>,
 }
 
@@ -486,7 +505,7 @@ impl<'a> KeptControl<'a> {
         encoder.into_vec()
     }
 
-    fn decode(row: &'a [u8]) -> Result<Self, DecodeError> {
+    pub(super) fn decode(row: &'a [u8]) -> Result<Self, DecodeError> {
         let mut decoder = Decoder::new(row);
         decoder.array_of(5)?;
         let place = RecordRef::decode(&mut decoder)?;

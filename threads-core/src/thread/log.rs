@@ -6,6 +6,7 @@ use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder};
 use leno_crdt_codec::{LogId, Seq, Stamp};
 use leno_identity::VerifyingKey;
 
+use super::fence::Fenced;
 use crate::frontier::Frontier;
 use crate::run::Mark;
 use crate::{RecordId, RecordRef, SignedHead, ThreadId, Tip};
@@ -99,6 +100,8 @@ pub(super) struct Log {
     pub(super) seen: Frontier,
     /// The first admitted record whose key was missing.
     pub(super) gap: Option<Seq>,
+    /// The admitted records that do not stand.
+    pub(super) fenced: Vec<Fenced>,
     /// Bytes of the rows that are not admitted yet, and the last admitted record when that was right.
     pub(super) waiting: Option<(Seq, u64)>,
     /// The log's key, made ready when the first run of it came.
@@ -134,6 +137,7 @@ impl Log {
             steps: VecDeque::new(),
             seen: Frontier::new(),
             gap: None,
+            fenced: Vec::new(),
             waiting: None,
             key: None,
             loose: 0,
@@ -326,6 +330,7 @@ impl Log {
             steps: VecDeque::new(),
             seen,
             gap,
+            fenced: Vec::new(),
             waiting: None,
             key: None,
             loose: 0,

@@ -5,12 +5,15 @@ use std::ops::ControlFlow;
 use leno_crdt_codec::cbor::{Decoder, Encoder};
 use leno_crdt_codec::{LogId, Seq, bug};
 use leno_identity::VerifyingKey;
+use rand_core::CryptoRng;
 
 #[cfg(doc)]
 use super::RELEASE_BYTES_MAX;
 use super::admit::Admission;
+use super::append::AppendError;
 use super::log::{Log, Origin};
 use super::{Changes, Parked, Quarantine, SKEW_MILLIS_MAX, Sink, Thread, ThreadEvent};
+use crate::control::{FrameOp, SHOWN_PROOF_BYTES_MAX};
 use crate::fork::{Branch, ForkProof};
 use crate::store::{Overlay, StoreError, Table, View, scan_prefix};
 use crate::{Header, Now, RecordRef, Run, VerifiedRun, VerifyError, keys};
@@ -262,6 +265,7 @@ impl Thread {
             let result = self.admit_run(&mut admission, log, &mut entry, run.derived());
             self.logs.insert(log, entry);
             admitted += result?;
+            self.check_accepted(&mut admission, log)?;
         }
         if !bug!(LogRowForgotten) {
             self.save_log(log, admission.changes);
@@ -341,7 +345,8 @@ impl Thread {
             .map(|stamp| stamp.millis().saturating_sub(SKEW_MILLIS_MAX))
     }
 
-    /// Records that were put aside, with the reason, oldest first within each log.
+    /// Records that were put aside for good, with the reason, oldest first within each log. Those beyond a
+    /// fence are told by [`Thread::fenced`].
     ///
     /// # Errors
     ///
@@ -366,6 +371,27 @@ impl Thread {
                 std::ops::ControlFlow::Continue(())
             },
         )?;
+        Ok(found)
+    }
+
+    /// All records that do not count: those that were [put aside](Self::quarantined), and those beyond a
+    /// [fence](Self::fenced), which are read back for it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store fails.
+    pub fn put_aside(&self, view: &dyn View) -> Result<Vec<(RecordRef, Quarantine)>, StoreError> {
+        let mut found = self.quarantined(view)?;
+        for (id, log) in &self.logs {
+            for fenced in &log.fenced {
+                for seq in fenced.seqs.clone() {
+                    if let Some((record, _)) = self.place_of(view, *id, log, seq)? {
+                        let (log, id) = (*id, record);
+                        found.push((RecordRef { log, seq, id }, fenced.reason));
+                    }
+                }
+            }
+        }
         Ok(found)
     }
 
@@ -531,6 +557,7 @@ impl Thread {
                     return Ok(false);
                 };
                 self.keep_fork(proof, changes);
+                self.rejudge(view, changes)?;
                 return Ok(true);
             }
             from += same as u64;
@@ -538,17 +565,63 @@ impl Thread {
     }
 
     /// Keeps the evidence of a fork, once per log.
-    fn keep_fork(&mut self, proof: ForkProof, changes: &mut Changes) {
+    pub(super) fn keep_fork(&mut self, proof: ForkProof, changes: &mut Changes) {
         let key = keys::suffixed(self.number, &[&proof.log().0]);
         // One proof says all; of two the one nearer to the common prefix says more.
         let kept = self.forked.get(&proof.log());
         if kept.is_some_and(|kept| *kept <= proof.seq()) {
             return;
         }
-        self.forked.insert(proof.log(), proof.seq());
+        self.note_fork(proof.log(), proof.seq());
         changes.batch.put(Table::Evidence, key, proof.encode());
         changes.tell(self.id, ThreadEvent::Forked { log: proof.log() });
         changes.forks.push(proof);
+    }
+
+    /// Shows the forks that were found here and that no control record shows, so that all members judge the
+    /// same. Not for a device that may have been restored from a copy: it would fork its own control log.
+    ///
+    /// A proof longer than [`SHOWN_PROOF_BYTES_MAX`] is kept here and not shown.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`]; those that are left are shown by a later call.
+    pub fn show_forks(
+        &mut self,
+        view: &dyn View,
+        now: impl Into<Now>,
+        rng: &mut dyn CryptoRng,
+        changes: &mut Changes,
+    ) -> Result<(), AppendError> {
+        if !self.has_unshown_forks() || self.governance.role(self.seat.id()).is_none() {
+            return Ok(());
+        }
+        let now = now.into();
+        let overlay = Overlay::new(view, &changes.batch);
+        for proof in self.forks(&overlay)? {
+            let shown = self.governance.shown_fork(&proof.log());
+            let is_shown = shown.is_some_and(|shown| shown <= proof.seq());
+            let bytes = proof.encode();
+            if !is_shown && bytes.len() <= SHOWN_PROOF_BYTES_MAX {
+                self.govern(view, &[FrameOp::Fork(bytes)], &[], now, rng, changes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whether forks were found here that no control record shows.
+    #[must_use]
+    pub fn has_unshown_forks(&self) -> bool {
+        self.forked.iter().any(|(log, first)| {
+            let shown = self.governance.shown_fork(log);
+            shown.is_none_or(|shown| shown > *first)
+        })
+    }
+
+    /// Notes from where on a log has two branches.
+    pub(super) fn note_fork(&mut self, log: LogId, from: Seq) {
+        self.forked.insert(log, from);
+        self.governance.fork(log, from);
     }
 
     /// The forks that were found, one proof per log.

@@ -1,7 +1,7 @@
 //! Keys: handing epochs' keys to readers, and taking one's own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 
 use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder};
 use leno_crdt_codec::{LogId, Seq, bug};
@@ -42,6 +42,13 @@ pub enum TakeWrapError {
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreError),
+}
+
+/// Whether fences are kept where records are opened again.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Fences {
+    Kept,
+    Ignored,
 }
 
 /// Tells wraps of one epoch for one seat apart: the first bytes of the encapsulated key.
@@ -111,12 +118,18 @@ impl Thread {
         changes: &mut Changes,
     ) -> Option<Wrap> {
         let (domain, key) = self.keys.get(&epoch)?;
-        let readers = self.governance.readers_at(self.newest);
-        let kems = readers.filter(|(it, _)| *it == seat || bug!(WrapForWrongSeat));
+        let mut kems: Vec<_> = self.governance.kems_at(seat, self.newest).collect();
+        if bug!(WrapForWrongSeat) {
+            kems = self
+                .governance
+                .readers_at(self.newest)
+                .map(|it| it.1)
+                .collect();
+        }
         // A KEM key that nothing can be wrapped to is its owner's fault alone.
         let wrap = kems
-            .filter_map(|(_, kem)| Wrap::seal(key, self.id, *domain, seat, &kem, rng).ok())
-            .next()?;
+            .into_iter()
+            .find_map(|kem| Wrap::seal(key, self.id, *domain, seat, &kem, rng).ok())?;
         let own = self.seat.id();
         self.keep_wrap(&wrap, own, changes);
         // Whoever asks again and again is served by the newest one.
@@ -212,7 +225,12 @@ impl Thread {
             return Err(TakeWrapError::UnknownEpoch);
         }
         let seat = wrap.seat;
-        if !self.governance.readers().any(|(reader, _)| reader == seat) {
+        if self
+            .governance
+            .kems_at(seat, crate::Stamp::ZERO)
+            .next()
+            .is_none()
+        {
             return Err(TakeWrapError::Ghost { seat });
         }
         let tags = self.wrapped.get(&(wrap.epoch, seat));
@@ -341,6 +359,10 @@ impl Thread {
                 if !is_wanted || quarantined.contains(&(id, record.seq)) {
                     continue;
                 }
+                if self.is_fenced(&id, record.seq) {
+                    // It is opened if it stands again.
+                    continue;
+                }
                 let context = run.context(record);
                 let place = RecordRef {
                     log: id,
@@ -411,7 +433,7 @@ impl Thread {
         });
     }
 
-    /// Opens again, for the layer above, what was admitted after `from` in a log.
+    /// Opens again, for the layer above, what was admitted after `from` in a log and stands.
     ///
     /// # Errors
     ///
@@ -421,6 +443,33 @@ impl Thread {
         view: &dyn View,
         id: LogId,
         from: Seq,
+        sink: Sink<'_>,
+    ) -> Result<(), StoreError> {
+        let from = from.saturating_add(1);
+        self.open_again(view, id, from..=Seq::MAX, Fences::Kept, sink)
+    }
+
+    /// Opens again what a part of a log says, beyond fences too: to undo it, or to show it to a person.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store fails.
+    pub fn open_fenced(
+        &mut self,
+        view: &dyn View,
+        id: LogId,
+        seqs: RangeInclusive<Seq>,
+        sink: Sink<'_>,
+    ) -> Result<(), StoreError> {
+        self.open_again(view, id, seqs, Fences::Ignored, sink)
+    }
+
+    fn open_again(
+        &mut self,
+        view: &dyn View,
+        id: LogId,
+        seqs: RangeInclusive<Seq>,
+        fences: Fences,
         sink: Sink<'_>,
     ) -> Result<(), StoreError> {
         let quarantined: BTreeSet<_> = self
@@ -437,7 +486,7 @@ impl Thread {
         else {
             return Ok(());
         };
-        let mut next = from + 1;
+        let (mut next, admitted) = (*seqs.start(), admitted.min(*seqs.end()));
         let mut discarded = Changes::new();
         while next <= admitted {
             let mut row = None;
@@ -456,7 +505,8 @@ impl Thread {
                 let KeyRef::Data { domain, epoch } = record.key else {
                     continue;
                 };
-                if wanted && !quarantined.contains(&record.seq) {
+                let is_fenced = fences == Fences::Kept && self.is_fenced(&id, record.seq);
+                if wanted && !is_fenced && !quarantined.contains(&record.seq) {
                     let place = RecordRef {
                         log: id,
                         seq: record.seq,

@@ -12,6 +12,7 @@
 
 mod every;
 mod history;
+mod production;
 mod random;
 mod rules;
 mod scenarios;
@@ -71,6 +72,37 @@ fn check_sizes(sizes: Vec<(usize, usize, bool)>) -> Seen {
         all += seen;
     }
     all
+}
+
+/// The product gives the answer of the model, op by op and whatever comes first.
+#[test]
+fn product_follows_the_model() {
+    let mut sizes = vec![(3, 0), (2, 2)];
+    if is_long() {
+        sizes.extend([(3, 2), (4, 0)]);
+    }
+    for (governance, writes) in sizes {
+        let seen = production::compare_every(Size {
+            governance,
+            writes,
+            forks: false,
+        });
+        println!("up to {governance} control records and {writes} data records: {seen:?}");
+        assert!(seen.is_no_empty_walk(), "{seen:?}");
+    }
+    let count = if is_long() { 1_000_000 } else { 20_000 };
+    let mut seen = production::Compared::default();
+    for seed in 0..count {
+        let size = Size {
+            governance: 6,
+            writes: 4,
+            forks: false,
+        };
+        let history = random::history(seed, size);
+        seen += production::compare(&history, &Rules::of(&history).evaluate(), Some(seed));
+    }
+    println!("{count} at random: {seen:?}");
+    assert!(seen.is_no_empty_walk(), "{seen:?}");
 }
 
 #[test]

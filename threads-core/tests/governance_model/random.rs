@@ -8,7 +8,7 @@ use crate::rules::Rules;
 pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn below(&mut self, count: usize) -> usize {
+    pub(crate) fn below(&mut self, count: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -19,10 +19,25 @@ impl Dice {
 
 /// Checks a history of a seed after each of its events.
 pub(crate) fn check_one(seed: u64, size: Size) -> Seen {
+    let mut before = Rules::of(&History::default()).evaluate();
+    let mut seen = Seen::default();
+    grow(seed, size, |history| {
+        let (outcome, of_this) = check(history, &before);
+        seen += of_this;
+        before = outcome;
+    });
+    seen
+}
+
+/// The history of a seed.
+pub(crate) fn history(seed: u64, size: Size) -> History {
+    grow(seed, size, |_| {})
+}
+
+/// Makes the history of a seed, and shows it after each of its events.
+fn grow(seed: u64, size: Size, mut visit: impl FnMut(&History)) -> History {
     let mut dice = Dice(seed);
     let mut history = History::default();
-    let mut before = Rules::of(&history).evaluate();
-    let mut seen = Seen::default();
     let mut left = size;
     while left.governance + left.writes > 0 {
         let is_control = dice.below(left.governance + left.writes) < left.governance;
@@ -40,9 +55,7 @@ pub(crate) fn check_one(seed: u64, size: Size) -> Seen {
                 .next()
                 .is_some()
             {
-                let (outcome, of_this) = check(&history, &before);
-                seen += of_this;
-                before = outcome;
+                visit(&history);
                 break;
             }
             history.events.pop();
@@ -52,7 +65,7 @@ pub(crate) fn check_one(seed: u64, size: Size) -> Seen {
             false => left.writes -= 1,
         }
     }
-    seen
+    history
 }
 
 fn past(dice: &mut Dice, history: &History, author: Person, forks: bool) -> Set {

@@ -13,9 +13,9 @@
 //!    its own role does not permit it.
 //! 5. **Fences.** What is barred stands all the same up to the highest acceptance by a standing event that
 //!    the most senior one of those that bar it does not outrank.
-//! 6. **A leave** ends its author's grants that it has seen: for what he does having seen it, if it stands by
-//!    what he had seen then; and in the end. It bars from nothing that does not know of it. If it would leave no
-//!    owner, the most senior owner's does not stand.
+//! 6. **A leave** ends its author's grants that it has seen: for what he does having seen it, and in the end, if
+//!    it stands. It bars from nothing that does not know of it. If it would leave no owner, the most senior
+//!    owner's does not stand; so an owner who has left may go on if what he had seen shows that, forks aside.
 //! 7. **A fork.** Once anybody has shown two branches of a log, what lies behind their parting stands only on
 //!    the branch that is settled: the one that the most senior of those accepted who outrank the grant, as far
 //!    as they accepted it, if equals differ as far as they agree; and what others of those accepted behind it,
@@ -75,6 +75,8 @@ impl Outcome {
 pub(crate) struct Rules<'a> {
     pub(crate) history: &'a History,
     pub(crate) within: Set,
+    /// Whether forks count.
+    pub(crate) forks: bool,
 }
 
 impl<'a> Rules<'a> {
@@ -82,6 +84,7 @@ impl<'a> Rules<'a> {
         Self {
             history,
             within: history.all(),
+            forks: true,
         }
     }
 
@@ -137,6 +140,9 @@ impl<'a> Rules<'a> {
 
     /// Rule 7: whether an event is before the parting of branches, or on the one that is settled.
     fn is_on_branch(self, ranks: &Ranks, number: usize, of: Rank) -> bool {
+        if !self.forks {
+            return true;
+        }
         let (author, is_control, seq) = {
             let event = self.history.events[number];
             (event.author, event.act.is_control(), event.seq)
@@ -241,15 +247,17 @@ impl<'a> Rules<'a> {
     fn has_left(self, event: Event, grant: Grant) -> bool {
         let leaves = self.leaves(event.author, event.past, grant);
         let mut leaves = leaves.peekable();
-        leaves.peek().is_some() && {
-            let then = Rules {
-                within: event.past,
-                ..self
-            };
-            let ranks = then.pass();
-            let left = then.leaving(&ranks);
-            leaves.any(|leave| left.contains(leave))
+        if leaves.peek().is_none() || grant.role != Role::Owner {
+            return leaves.peek().is_some();
         }
+        let then = Rules {
+            within: event.past,
+            forks: false,
+            ..self
+        };
+        let ranks = then.pass();
+        let left = then.leaving(&ranks);
+        leaves.any(|leave| left.contains(leave))
     }
 
     /// The leaves of a member that end a grant.

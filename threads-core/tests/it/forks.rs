@@ -3,8 +3,8 @@
 use leno_threads_core::fork::{Branch, ForkProof};
 use leno_threads_core::store::Store;
 use leno_threads_core::sync::{HaveLog, Message};
-use leno_threads_core::thread::ThreadEvent;
-use leno_threads_core::{LogId, Role, ThreadId};
+use leno_threads_core::thread::{Fenced, Quarantine, ThreadEvent};
+use leno_threads_core::{FrameOp, LogId, Role, ThreadId};
 
 use crate::util::{Peer, backup, connect, sync, talk, talk_through};
 
@@ -289,8 +289,8 @@ fn restored_device_goes_on_in_a_new_log() {
     );
 }
 
-/// Restored and written before it met anybody: both branches stay readable where they are, there is
-/// a proof, and the device goes on in a new log.
+/// Restored and written before it met anybody: there is a proof, neither branch stands before somebody
+/// accepts it who may, and the device goes on in a new log.
 #[test]
 fn restored_device_that_wrote_first_is_healed() {
     let (mut alice, mut bob) = (Peer::new(1), Peer::new(2));
@@ -314,9 +314,30 @@ fn restored_device_that_wrote_first_is_healed() {
     let new = bob.thread(id).own_log().unwrap();
     assert_ne!(new, old);
     sync(&mut alice, &mut bob);
-    let texts: Vec<_> = alice.reads(id).into_iter().map(|it| it.2).collect();
-    assert!(texts.contains(&"lost branch".to_owned()));
-    assert!(texts.contains(&"goes on".to_owned()));
+    assert_eq!(texts(&alice, id), ["1", "goes on"]);
+    assert_eq!(texts(&bob, id), ["1", "goes on"]);
+    let fenced = alice.thread(id).fenced(&old);
+    let expected = Fenced {
+        seqs: 2..=2,
+        reason: Quarantine::Forked,
+    };
+    assert_eq!(fenced, [expected]);
+    let lost = alice.newest(id, old);
+    alice.govern(id, &[FrameOp::Accept(vec![lost])]);
+    assert_eq!(texts(&alice, id), ["1", "goes on", "lost branch"]);
+    sync(&mut alice, &mut bob);
+    assert_eq!(texts(&bob, id), ["1", "goes on"], "it holds the other one");
+    // As it was, also after a restart.
+    alice.restart();
+    assert_eq!(alice.thread(id).fenced(&old), []);
+    bob.restart();
+    assert_eq!(bob.thread(id).fenced(&old).len(), 1);
+}
+
+fn texts(peer: &Peer, id: ThreadId) -> Vec<String> {
+    let mut texts: Vec<_> = peer.reads(id).into_iter().map(|it| it.2).collect();
+    texts.sort();
+    texts
 }
 
 /// The other branch is under way, and both of its records in one run, while the device writes.

@@ -5,8 +5,8 @@ use leno_threads_core::acl::{EPOCHS_PER_SEAT_MAX, OPENINGS_PER_SEAT_MAX, VoidRea
 use leno_threads_core::store::Store;
 use leno_threads_core::thread::{AppendError, Changes, Quarantine, Seat};
 use leno_threads_core::{
-    EpochId, EpochOp, FrameOp, GrantOp, LogId, OpRef, OpenOp, Role, RosterOp, SeatId, Stamp,
-    THREAD_DOMAIN, ThreadId,
+    DeviceOp, EpochId, EpochOp, FrameOp, GrantOp, LogId, OpRef, OpenOp, Role, RosterOp, SeatId,
+    Stamp, THREAD_DOMAIN, ThreadId,
 };
 
 use crate::util::{NOW, Peer, grant_op, new_seat, rng, secrets, sync};
@@ -137,9 +137,9 @@ fn openings_need_grant_and_key() {
     assert_eq!(count(VoidReason::NotPermitted), 6);
 }
 
-/// Rule 6: an epoch needs a role that governs, parents in its past, and a key that is new.
+/// Rule 6: an epoch needs a role that writes, parents in its past, and a key that is new.
 #[test]
-fn epochs_need_an_admin_and_parents() {
+fn epochs_need_a_writer_and_parents() {
     let mut world = world();
     let id = world.id;
     let sealing = world
@@ -167,11 +167,20 @@ fn epochs_need_an_admin_and_parents() {
         .unwrap();
     rex.govern(id, &[epoch(7, vec![current])]);
     sync(&mut world.alice, rex);
-    for role in [Role::Writer, Role::Reader] {
-        let (_, peer, _) = world.others.iter_mut().find(|it| it.0 == role).unwrap();
-        peer.govern(id, &[epoch(7, vec![current])]);
-        sync(&mut world.alice, peer);
-    }
+    let (_, rita, _) = world
+        .others
+        .iter_mut()
+        .find(|it| it.0 == Role::Reader)
+        .unwrap();
+    rita.govern(id, &[epoch(7, vec![current])]);
+    sync(&mut world.alice, rita);
+    let (_, will, _) = world
+        .others
+        .iter_mut()
+        .find(|it| it.0 == Role::Writer)
+        .unwrap();
+    will.govern(id, &[epoch(11, vec![current])]);
+    sync(&mut world.alice, will);
     let (_, ada, _) = world
         .others
         .iter_mut()
@@ -190,7 +199,10 @@ fn epochs_need_an_admin_and_parents() {
     sync(&mut world.alice, ada);
     let governance = world.alice.thread(id).governance();
     let known = |byte| governance.epoch(&EpochId([byte; 32])).is_some();
-    assert_eq!([7, 8, 9, 10].map(known), [false, false, false, true]);
+    assert_eq!(
+        [7, 8, 9, 10, 11].map(known),
+        [false, false, false, true, true]
+    );
     let reasons = void(&world.alice, id);
     assert_eq!(
         reasons
@@ -359,9 +371,9 @@ fn expired_grants_permit_nothing() {
     assert_eq!(alice.reads(id).len(), 1);
 }
 
-/// Rule 5: nobody puts a seat into another member's line, and a second grant moves nobody.
+/// Rule 5: nobody adds a device to another member, and a second grant moves nobody.
 #[test]
-fn lines_belong_to_their_members() {
+fn devices_belong_to_their_members() {
     let mut world = world();
     let id = world.id;
     let (_, will, will_seat) = world.others.iter().find(|it| it.0 == Role::Writer).unwrap();
@@ -371,32 +383,40 @@ fn lines_belong_to_their_members() {
         .iter_mut()
         .find(|it| it.0 == Role::Admin)
         .unwrap();
-    let ann_line = ann.thread(id).governance().member(*ann_seat);
-    let thief = GrantOp {
-        line,
-        ..grant_to(70, Role::Writer)
+    let (ann_line, ann_seat) = (ann.thread(id).governance().member(*ann_seat), *ann_seat);
+    let device = |seed: u8, member: SeatId| {
+        let seat = new_seat(&mut rng(seed));
+        let kem = seat.kem.public_key().to_bytes();
+        DeviceOp::sign(&seat.signing, id, member, kem)
     };
-    let second = GrantOp {
-        line: ann_line,
-        ..grant_to(71, Role::Writer)
+    let (thief, second) = (device(70, will_seat), device(71, ann_seat));
+    let unsigned = DeviceOp {
+        kem: [1; 32],
+        ..device(73, ann_seat)
     };
-    let (thief_seat, second_seat) = (thief.seat, second.seat);
+    let (thief_seat, second_seat, unsigned_seat) = (thief.seat, second.seat, unsigned.seat);
     let kem = AgreementKey::generate(&mut rng(72)).unwrap().public_key();
     let regrant = grant_op(will_seat, kem.to_bytes(), Role::Reader);
     ann.govern(
         id,
         &[
-            FrameOp::Grant(thief),
-            FrameOp::Grant(second),
+            FrameOp::Device(thief),
+            FrameOp::Device(second),
+            FrameOp::Device(unsigned),
             FrameOp::Grant(regrant),
         ],
     );
     sync(&mut world.alice, ann);
     let governance = world.alice.thread(id).governance();
     assert_eq!(governance.role(thief_seat), None);
-    assert!(void(&world.alice, id).contains(&VoidReason::NotAuthorsLine));
+    assert_eq!(governance.role(unsigned_seat), None);
+    let reasons = [VoidReason::NotAuthorsMember, VoidReason::DeviceNotSigned];
+    assert_eq!(void(&world.alice, id), reasons);
     assert_eq!(governance.member(second_seat), ann_line);
+    assert_eq!(governance.role(second_seat), Some(Role::Admin));
+    // A second grant takes the place of the first, and moves nobody.
     assert_eq!(governance.member(will_seat), line);
+    assert_eq!(governance.role(will_seat), Some(Role::Reader));
 }
 
 /// Rule 8: one key opened by two seats; the chain tells which opening it began at.

@@ -9,7 +9,7 @@ use leno_threads_core::store::testing::Counting;
 use leno_threads_core::store::{MemoryStore, Store, Table};
 use leno_threads_core::sync::{Below, Level, Message, Name, Prefix, Shown, SyncError};
 use leno_threads_core::thread::Changes;
-use leno_threads_core::{FrameOp, Role, SeatId, ThreadId};
+use leno_threads_core::{FrameOp, RemoveOp, Role, SeatId, ThreadId};
 use proptest::prelude::*;
 
 use crate::util::{Peer, backup, connect, level, sync, talk, talk_through};
@@ -303,9 +303,9 @@ fn thread_that_was_given_up_is_joined_anew() {
     assert!(alice.errors.is_empty() && bob.errors.is_empty());
 }
 
-/// A seat that was revoked is not remembered: nothing of the thread is hashed for its peer.
+/// A seat that was removed is not remembered: nothing of the thread is hashed for its peer.
 #[test]
-fn revoked_seat_is_not_remembered() {
+fn removed_seat_is_not_remembered() {
     let (mut alice, mut carol) = (Peer::new(1), Peer::new(3));
     let id = alice.create();
     let seat = alice.seat(&mut carol, id, Role::Replicator);
@@ -313,7 +313,7 @@ fn revoked_seat_is_not_remembered() {
     assert!(reconnected(&mut alice, &mut carol).bytes <= 200);
     alice.replica.disconnected(&carol.key);
     carol.replica.disconnected(&alice.key);
-    revoke(&mut alice, id, seat);
+    remove(&mut alice, id, seat);
     sync(&mut alice, &mut carol);
     assert!(carol.thread(id).governance().was_removed(seat));
     assert_eq!(alice.replica.level(&carol.key, &id), Level::NotShared);
@@ -335,11 +335,12 @@ fn revoked_seat_is_not_remembered() {
     assert_eq!(carol.thread(id).logs().count(), before);
 }
 
-fn revoke(peer: &mut Peer, id: ThreadId, seat: SeatId) {
-    let grants = peer.thread(id).governance().grants_of(seat);
-    let ops: Vec<_> = grants.map(|(name, _)| FrameOp::Revoke(name)).collect();
-    assert_eq!(ops.len(), 1);
-    peer.govern(id, &ops);
+fn remove(peer: &mut Peer, id: ThreadId, seat: SeatId) {
+    let remove = RemoveOp {
+        member: seat,
+        accepts: Vec::new(),
+    };
+    peer.govern(id, &[FrameOp::Remove(remove)]);
 }
 
 /// A comparison that is answered with lies costs a session, or a few messages: never a panic, nothing

@@ -1,6 +1,6 @@
 //! Whole replicas on memory stores, with a pretend clock and a pretend network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use futures_executor::block_on;
@@ -42,6 +42,8 @@ pub(crate) struct Peer {
     pub(crate) events: Vec<ThreadEvent>,
     pub(crate) errors: Vec<SyncError>,
     pub(crate) forks: usize,
+    /// Threads of which records stand otherwise than before.
+    rejudged: BTreeSet<ThreadId>,
 }
 
 pub(crate) fn rng(seed: u8) -> ChaCha20Rng {
@@ -75,6 +77,7 @@ impl Peer {
             events: Vec::new(),
             errors: Vec::new(),
             forks: 0,
+            rejudged: BTreeSet::new(),
         }
     }
 
@@ -115,6 +118,27 @@ impl Peer {
             .extend(changes.events.into_iter().map(|(_, event)| event));
         self.forks += changes.forks.len();
         block_on(self.store.commit(changes.batch)).unwrap();
+        self.rejudged
+            .extend(changes.rejudged.into_iter().map(|(id, _)| id));
+    }
+
+    /// Reads the threads again of which records stand otherwise than before.
+    pub(crate) fn read_again(&mut self) {
+        for id in std::mem::take(&mut self.rejudged) {
+            let view = self.store.view().unwrap();
+            let thread = self.replica.thread_mut(&id).unwrap();
+            let logs: Vec<_> = thread.logs().map(|log| log.id).collect();
+            let mut read = Vec::new();
+            for log in logs {
+                thread
+                    .replay(&*view, log, 0, &mut |it| {
+                        let text = Decoder::new(&it.plaintext[1..]).text().unwrap().to_owned();
+                        read.push((it.record.log, it.record.seq, text));
+                    })
+                    .unwrap();
+            }
+            self.read.insert(id, read);
+        }
     }
 
     pub(crate) fn create(&mut self) -> ThreadId {
@@ -152,7 +176,6 @@ impl Peer {
         self.step(|replica, view, rng, changes| {
             let thread = replica.thread_mut(&id).unwrap();
             let grant = FrameOp::Grant(GrantOp {
-                line: None,
                 seat,
                 kem,
                 role,
@@ -160,6 +183,7 @@ impl Peer {
                 expires_millis: None,
                 identity: None,
                 recovery: None,
+                accepts: Vec::new(),
             });
             thread
                 .govern(view, &[grant], &[], now, rng, changes)
@@ -231,6 +255,7 @@ impl Peer {
         for (id, read) in opened {
             self.read.entry(id).or_default().push(read);
         }
+        self.read_again();
         let Err(error) = result else { return Ok(()) };
         let ends = error.ends_session();
         self.errors.push(error);
@@ -252,6 +277,7 @@ impl Peer {
         for (id, read) in opened {
             self.read.entry(id).or_default().push(read);
         }
+        self.read_again();
     }
 
     pub(crate) fn poll(&mut self, to: PeerKey) -> Option<Vec<u8>> {
@@ -640,13 +666,15 @@ impl Peer {
     /// Writes a control record.
     pub(crate) fn govern(&mut self, id: ThreadId, ops: &[FrameOp]) -> RecordRef {
         let now = self.time();
-        self.step(|replica, view, rng, changes| {
+        let record = self.step(|replica, view, rng, changes| {
             let thread = replica.thread_mut(&id).unwrap();
             let record = thread.govern(view, ops, &[], now, rng, changes).unwrap();
             thread.wrap_missing(rng, changes);
             replica.touched(id);
             record
-        })
+        });
+        self.read_again();
+        record
     }
 
     /// The genesis without any session, and an empty thread.
@@ -686,7 +714,6 @@ impl Peer {
 
 pub(crate) fn grant_op(seat: SeatId, kem: [u8; 32], role: Role) -> GrantOp {
     GrantOp {
-        line: None,
         seat,
         kem,
         role,
@@ -694,6 +721,7 @@ pub(crate) fn grant_op(seat: SeatId, kem: [u8; 32], role: Role) -> GrantOp {
         expires_millis: None,
         identity: None,
         recovery: None,
+        accepts: Vec::new(),
     }
 }
 

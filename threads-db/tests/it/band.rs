@@ -9,13 +9,13 @@ use futures_executor::block_on;
 use leno_identity::{AgreementKey, SigningKey};
 use leno_threads_core::store::{Batch, MemoryStore, Store, Table, View, scan_prefix};
 use leno_threads_core::thread::{
-    AppendError, Changes, Opened, ReceiveError, Seat, TakeWrapError, Thread,
+    AppendError, Changes, Opened, ReceiveError, Rejudged, Seat, TakeWrapError, Thread,
 };
 use leno_threads_core::{
     EpochKey, EpochOp, FrameOp, GrantOp, LogId, NonceSecret, OpRef, RecordRef, Role, RosterOp, Run,
     Scope, SeatId, Seq, Stamp, Suite, THREAD_DOMAIN, Wrap, decode_row,
 };
-use leno_threads_db::{DbError, Definition, Documents, Transaction, Writer};
+use leno_threads_db::{DbError, Definition, Documents, Refold, Transaction, Writer};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -46,6 +46,8 @@ pub(crate) struct Member {
     now: u64,
     /// Data records that were opened or written here.
     pub(crate) opened: BTreeMap<(LogId, Seq), Record>,
+    /// Records that stand otherwise than before, to be folded again.
+    rejudged: Vec<Rejudged>,
 }
 
 type Rows = Vec<(Table, Vec<u8>, Vec<u8>)>;
@@ -87,7 +89,6 @@ fn commit(store: &MemoryStore, changes: Changes) {
 
 fn grant((seat, kem): (SeatId, [u8; 32]), role: Role) -> FrameOp {
     FrameOp::Grant(GrantOp {
-        line: None,
         seat,
         kem,
         role,
@@ -95,6 +96,7 @@ fn grant((seat, kem): (SeatId, [u8; 32]), role: Role) -> FrameOp {
         expires_millis: None,
         identity: None,
         recovery: None,
+        accepts: Vec::new(),
     })
 }
 
@@ -216,6 +218,7 @@ impl Member {
             rng: ChaCha20Rng::from_seed([at as u8 + 1; 32]),
             now: NOW + 1_000,
             opened: BTreeMap::new(),
+            rejudged: Vec::new(),
         }
     }
 
@@ -257,8 +260,43 @@ impl Member {
         let (now, rng) = (self.now, &mut self.rng);
         let result = step(&mut self.thread, &*view, now, rng, &mut changes);
         drop(view);
+        let rejudged = std::mem::take(&mut changes.rejudged);
+        self.rejudged.extend(rejudged.into_iter().map(|it| it.1));
         commit(&self.store, changes);
         result
+    }
+
+    /// Folds again the documents of records that stand otherwise than before.
+    fn refold(&mut self) {
+        if self.rejudged.is_empty() {
+            return;
+        }
+        let store = self.store.clone();
+        let view = store.view().unwrap();
+        let mut refold = Refold::new();
+        for it in std::mem::take(&mut self.rejudged) {
+            if !it.stands {
+                refold.fell(it.log, it.seqs.clone());
+            }
+            self.thread
+                .open_fenced(&*view, it.log, it.seqs, &mut |opened| refold.add(opened))
+                .unwrap();
+        }
+        self.documents.begin_again(&*view, &refold).unwrap();
+        let logs: Vec<_> = self.thread.logs().filter(|log| !log.is_control).collect();
+        let mut standing = Vec::new();
+        for log in logs {
+            let mut sink = |opened: &Opened<'_>| standing.push(Kept::of(opened));
+            self.thread.replay(&*view, log.id, 0, &mut sink).unwrap();
+        }
+        self.opened.clear();
+        for kept in standing {
+            let (opened, member) = (kept.opened(), member_of(&self.thread, &kept.record.log));
+            self.documents
+                .apply_again(&*view, &opened, member, &refold)
+                .unwrap();
+            self.keep(kept, member);
+        }
     }
 
     /// Appends a transaction, not signed yet; nothing if it is empty or a key is not here.
@@ -268,7 +306,9 @@ impl Member {
         let member = match own.and_then(|log| member_of(&self.thread, &log)) {
             Some(member) => member,
             None => {
-                let grant = governance.writing_grant(self.thread.seat().id()).unwrap();
+                let Some(grant) = governance.writing_grant(self.thread.seat().id()) else {
+                    return;
+                };
                 governance.grant_named(&grant).unwrap().line
             }
         };
@@ -284,7 +324,7 @@ impl Member {
             let appended = thread.append(view, THREAD_DOMAIN, &content, now, rng, changes);
             match appended {
                 Ok(appended) => Some(appended),
-                Err(AppendError::NoKey { .. }) => None,
+                Err(AppendError::NoKey { .. } | AppendError::NotWriter) => None,
                 Err(error) => panic!("{error}"),
             }
         });
@@ -322,6 +362,7 @@ impl Member {
                 Err(error) => panic!("{error}"),
             }
         });
+        self.refold();
     }
 
     /// Writes a control record that says nothing.
@@ -329,10 +370,16 @@ impl Member {
         self.govern(&[], &[]);
     }
 
-    /// Grants a role to the seat of a member, or of one who never comes; void if it may not be given.
+    /// Grants a role to the seat of a member, or of one who never comes; void if it may not be given. Members
+    /// stay readers, as they are compared by what they read.
     pub(crate) fn grant(&mut self, to: usize, role: Role) {
         let seats = &base().seats;
-        self.govern(&[grant(seats[to % seats.len()], role)], &[]);
+        let to = to % seats.len();
+        let role = match role.reads() || to > DAVE {
+            true => role,
+            false => Role::Reader,
+        };
+        self.govern(&[grant(seats[to], role)], &[]);
     }
 
     /// States how a collection merges.
@@ -430,24 +477,25 @@ impl Member {
         let view = store.view().unwrap();
         for kept in inbox {
             let member = member_of(&self.thread, &kept.record.log);
-            let opened = Opened {
-                record: kept.record,
-                stamp: kept.stamp,
-                seat: kept.seat,
-                domain: kept.domain,
-                plaintext: &kept.plaintext,
-            };
-            self.documents.apply(&*view, &opened, member).unwrap();
-            let record = Record {
-                log: kept.record.log,
-                seq: kept.record.seq,
-                stamp: kept.stamp.0,
-                member,
-                plaintext: kept.plaintext,
-            };
-            let place = (record.log, record.seq);
-            assert!(self.opened.insert(place, record).is_none(), "opened twice");
+            self.documents
+                .apply(&*view, &kept.opened(), member)
+                .unwrap();
+            self.keep(kept, member);
         }
+        drop(view);
+        self.refold();
+    }
+
+    fn keep(&mut self, kept: Kept, member: Option<OpRef>) {
+        let record = Record {
+            log: kept.record.log,
+            seq: kept.record.seq,
+            stamp: kept.stamp.0,
+            member,
+            plaintext: kept.plaintext,
+        };
+        let place = (record.log, record.seq);
+        assert!(self.opened.insert(place, record).is_none(), "opened twice");
     }
 
     /// Takes parcels in, again and again in the same order until there is nothing that must come
@@ -533,6 +581,16 @@ impl Kept {
             seat: opened.seat,
             domain: opened.domain,
             plaintext: opened.plaintext.to_vec(),
+        }
+    }
+
+    fn opened(&self) -> Opened<'_> {
+        Opened {
+            record: self.record,
+            stamp: self.stamp,
+            seat: self.seat,
+            domain: self.domain,
+            plaintext: &self.plaintext,
         }
     }
 }

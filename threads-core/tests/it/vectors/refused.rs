@@ -7,7 +7,7 @@ use leno_identity::AgreementKey;
 use leno_threads_core::fork::{Branch, ForkProof};
 use leno_threads_core::sync::{Below, HaveLog, LogName, Message, Prefix, Shown};
 use leno_threads_core::{
-    EpochId, EpochOp, FrameOp, Header, KeyRef, LogId, Padding, Role, SealedPart, SeatId,
+    EpochId, EpochOp, FrameOp, Header, KeyRef, LogId, Padding, RecordRef, Role, SealedPart, SeatId,
     SignedHead, Suite, Wrap, encode_frame,
 };
 use serde_json::{Value, json};
@@ -129,6 +129,17 @@ pub(super) fn refused() -> Vec<Value> {
             Padding::Off,
         )
     };
+    let accepts = |accepts| encode_frame(&[FrameOp::Accept(accepts)], Padding::Off);
+    let up_to = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        let mut log = [0; 32];
+        (log[0], log[1]) = (high, low);
+        RecordRef {
+            log: LogId(log),
+            ..at(1, 1)
+        }
+    };
+    let too_many = (0..=1024).map(up_to).collect();
     let mut padded = encode_frame(&[], Padding::Padme);
     padded[63] = 1;
     let mut many = Encoder::append_to(vec![0]);
@@ -137,8 +148,8 @@ pub(super) fn refused() -> Vec<Value> {
         ("frame: empty", vec![]),
         ("frame: unknown encoding", with(&grant, 0, &[1])),
         ("frame: unknown op", vec![0, 0x81, 0x81, 0x18, 31]),
-        ("frame: unknown role", with(&grant, 73, &[5])),
-        ("frame: unknown scope", with(&grant, 75, &[1])),
+        ("frame: unknown role", with(&grant, 72, &[5])),
+        ("frame: unknown scope", with(&grant, 74, &[1])),
         ("frame: grant of eight fields", with(&grant, 2, &[0x88])),
         ("frame: padding that is not zero", padded),
         (
@@ -154,6 +165,18 @@ pub(super) fn refused() -> Vec<Value> {
             parents(vec![EpochId([1; 32]), EpochId([1; 32])]),
         ),
         ("frame: too many ops", many.into_vec()),
+        ("frame: accepts nothing", accepts(vec![])),
+        ("frame: accepts up to no record", accepts(vec![at(4, 0)])),
+        (
+            "frame: accepts out of order",
+            accepts(vec![at(5, 1), at(4, 1)]),
+        ),
+        (
+            "frame: accepts a log twice",
+            accepts(vec![at(4, 1), at(4, 2)]),
+        ),
+        ("frame: accepts too many logs", accepts(too_many)),
+        ("frame: leave with a field", vec![0, 0x81, 0x82, 5, 0]),
     ] {
         cases.refuse(name, "frame", &bytes, nothing());
         cases.0.last_mut().unwrap()["codec"] = json!(PLAINTEXT);

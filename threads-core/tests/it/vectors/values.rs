@@ -7,9 +7,9 @@ use leno_threads_core::fork::Branch;
 use leno_threads_core::sync::bundle::Part;
 use leno_threads_core::sync::{AckLog, Below, HaveLog, LogName, Message, Prefix, Shown, Signal};
 use leno_threads_core::{
-    EpochId, EpochKey, EpochOp, FrameOp, Genesis, GrantOp, Header, KeyRef, LogId, OpRef, OpenOp,
-    Policy, RecordId, RecordRef, Role, RosterOp, Run, Scope, SealContext, SealedPart, SeatId,
-    SignedHead, Stamp, Suite, Tip, Wrap,
+    DeviceOp, EpochId, EpochKey, EpochOp, FrameOp, Genesis, GrantOp, Header, KeyRef, LogId, OpRef,
+    OpenOp, Policy, RecordId, RecordRef, RemoveOp, Role, RosterOp, Run, Scope, SealContext,
+    SealedPart, SeatId, SignedHead, Stamp, Suite, Tip, Wrap,
 };
 use serde_json::{Value, json};
 
@@ -120,12 +120,7 @@ pub(super) fn headers() -> Vec<(&'static str, Header)> {
 }
 
 pub(super) fn grant(role: Role, full: bool) -> FrameOp {
-    let name = OpRef {
-        record: RecordId([3; 32]),
-        op: 1,
-    };
     FrameOp::Grant(GrantOp {
-        line: full.then_some(name),
         seat: SeatId([4; 32]),
         kem: [5; 32],
         role,
@@ -133,7 +128,23 @@ pub(super) fn grant(role: Role, full: bool) -> FrameOp {
         expires_millis: full.then_some(1_800_000_000_000),
         identity: full.then_some([6; 32]),
         recovery: full.then_some([7; 32]),
+        accepts: match full {
+            true => accepted(),
+            false => Vec::new(),
+        },
     })
+}
+
+/// A control log and a data log, each up to a record.
+pub(super) fn accepted() -> Vec<RecordRef> {
+    let up_to = |number, seq| RecordRef {
+        log: LogId(key(number).verifying_key().to_bytes()),
+        seq,
+        id: RecordId([8; 32]),
+    };
+    let mut both = vec![up_to(1, 7), up_to(2, 1_000_000)];
+    both.sort_by_key(|it| it.log);
+    both
 }
 
 pub(super) fn frames() -> Vec<(&'static str, Vec<FrameOp>)> {
@@ -161,7 +172,7 @@ pub(super) fn frames() -> Vec<(&'static str, Vec<FrameOp>)> {
         ("no op", vec![]),
         ("grant: owner", vec![grant(Role::Owner, false)]),
         (
-            "grant: admin with line, expiry and both hashes",
+            "grant: admin with expiry, both hashes and what is accepted",
             vec![grant(Role::Admin, true)],
         ),
         ("grant: writer", vec![grant(Role::Writer, false)]),
@@ -187,11 +198,29 @@ pub(super) fn frames() -> Vec<(&'static str, Vec<FrameOp>)> {
             ))],
         ),
         (
-            "revocation of a replicator's grant",
-            vec![FrameOp::Revoke(OpRef {
-                record: RecordId([3; 32]),
-                op: 2,
+            "removal that accepts nothing",
+            vec![FrameOp::Remove(RemoveOp {
+                member: seat,
+                accepts: Vec::new(),
             })],
+        ),
+        (
+            "removal up to a fence",
+            vec![FrameOp::Remove(RemoveOp {
+                member: seat,
+                accepts: accepted(),
+            })],
+        ),
+        ("acceptance", vec![FrameOp::Accept(accepted())]),
+        ("leave", vec![FrameOp::Leave]),
+        (
+            "device",
+            vec![FrameOp::Device(DeviceOp::sign(
+                &key(3),
+                THREAD,
+                seat,
+                [5; 32],
+            ))],
         ),
         (
             "all ops in one frame",

@@ -1,8 +1,8 @@
-//! Ending a replicator's grant: rule 10 of the module `acl`, and what sync makes of it.
+//! Removing a replicator, and what sync makes of it.
 
 use leno_threads_core::acl::VoidReason;
 use leno_threads_core::sync::Level;
-use leno_threads_core::{FrameOp, OpRef, Role, SeatId, ThreadId};
+use leno_threads_core::{FrameOp, RemoveOp, Role, SeatId, ThreadId};
 
 use crate::util::{Peer, level, sync};
 
@@ -41,17 +41,20 @@ fn world() -> World {
     }
 }
 
-fn grant_of(peer: &Peer, id: ThreadId, seat: SeatId) -> OpRef {
-    peer.thread(id)
-        .governance()
-        .grants_of(seat)
-        .next()
-        .unwrap()
-        .0
+fn kem_of(peer: &Peer, id: ThreadId, seat: SeatId) -> [u8; 32] {
+    let mut grants = peer.thread(id).governance().grants_of(seat);
+    grants.next().unwrap().1.op.kem
 }
 
-fn revoke(peer: &mut Peer, id: ThreadId, grant: OpRef) {
-    peer.govern(id, &[FrameOp::Revoke(grant)]);
+fn remove(peer: &mut Peer, id: ThreadId, member: SeatId) {
+    let op = match peer.thread(id).seat().id() == member {
+        true => FrameOp::Leave,
+        false => FrameOp::Remove(RemoveOp {
+            member,
+            accepts: Vec::new(),
+        }),
+    };
+    peer.govern(id, &[op]);
 }
 
 fn role(peer: &Peer, id: ThreadId, seat: SeatId) -> Option<Role> {
@@ -63,7 +66,7 @@ fn records(peer: &Peer, id: ThreadId) -> u64 {
 }
 
 #[test]
-fn owners_admins_and_the_replicator_itself_may_revoke() {
+fn owners_admins_and_the_replicator_itself_may_end_it() {
     type Who = fn(&mut World) -> &mut Peer;
     let table: [(Who, Option<Role>); 5] = [
         (|world| &mut world.alice, None),
@@ -75,8 +78,7 @@ fn owners_admins_and_the_replicator_itself_may_revoke() {
     for (who, expected) in table {
         let mut world = world();
         let (id, seat) = (world.id, world.rex_seat);
-        let grant = grant_of(&world.alice, id, seat);
-        revoke(who(&mut world), id, grant);
+        remove(who(&mut world), id, seat);
         assert_eq!(role(who(&mut world), id, seat), expected);
         let World {
             alice,
@@ -98,32 +100,37 @@ fn owners_admins_and_the_replicator_itself_may_revoke() {
     }
 }
 
+/// One removes whom one has seen, and ends what ranks below oneself.
 #[test]
-fn only_replicators_grants_in_the_past_are_revocable() {
+fn only_what_ranks_below_and_was_seen_is_ended() {
     let mut world = world();
     let id = world.id;
+    let alices = world.alice.thread(id).seat().id();
+    let anns = world.ann.thread(id).seat().id();
     let bobs = world.bob.thread(id).seat().id();
-    let writer = grant_of(&world.alice, id, bobs);
-    let owner = world.alice.thread(id).genesis().owner_grant();
-    let nothing = OpRef { op: 7, ..writer };
-    for grant in [writer, owner, nothing] {
-        revoke(&mut world.alice, id, grant);
-    }
     // Ann has not seen this one.
     let mut rob = Peer::new(6);
     let robs = world.alice.seat(&mut rob, id, Role::Replicator);
-    let unseen = grant_of(&world.alice, id, robs);
-    revoke(&mut world.ann, id, unseen);
+    for member in [SeatId([9; 32]), robs, alices, bobs] {
+        remove(&mut world.ann, id, member);
+    }
+    let mut other = Peer::new(8);
+    let others = world.alice.seat(&mut other, id, Role::Admin);
+    sync(&mut world.alice, &mut world.ann);
+    remove(&mut world.ann, id, others);
     sync(&mut world.alice, &mut world.ann);
     let governance = world.alice.thread(id).governance();
     let void: Vec<_> = governance.void().map(|(_, reason)| reason).collect();
-    assert_eq!(void, [VoidReason::NotRevocable; 4]);
-    assert_eq!(governance.role(bobs), Some(Role::Writer));
+    assert_eq!(void, [VoidReason::NoSuchMember; 2]);
+    assert_eq!(governance.role(alices), Some(Role::Owner));
+    assert_eq!(governance.role(anns), Some(Role::Admin));
+    assert_eq!(governance.role(others), Some(Role::Admin));
+    assert_eq!(governance.role(bobs), None);
     assert_eq!(governance.role(robs), Some(Role::Replicator));
 }
 
 #[test]
-fn revoked_replicator_learns_of_it_and_of_nothing_after() {
+fn removed_replicator_learns_of_it_and_of_nothing_after() {
     for is_connected in [true, false] {
         let mut world = world();
         let (id, seat) = (world.id, world.rex_seat);
@@ -132,8 +139,7 @@ fn revoked_replicator_learns_of_it_and_of_nothing_after() {
             world.alice.replica.disconnected(&world.rex.key);
             world.rex.replica.disconnected(&world.alice.key);
         }
-        let grant = grant_of(&world.alice, id, seat);
-        revoke(&mut world.alice, id, grant);
+        remove(&mut world.alice, id, seat);
         world.alice.write(id, "after");
         let mut late = Peer::new(7);
         world.alice.seat(&mut late, id, Role::Reader);
@@ -142,7 +148,7 @@ fn revoked_replicator_learns_of_it_and_of_nothing_after() {
             false => sync(&mut world.alice, &mut world.rex),
         };
         assert_eq!(role(&world.rex, id, seat), None);
-        assert_eq!(records(&world.rex, id), before + 1, "the revocation alone");
+        assert_eq!(records(&world.rex, id), before + 1, "the removal alone");
         for (a, b) in [(&world.alice, &world.rex), (&world.rex, &world.alice)] {
             assert_eq!(a.replica.level(&b.key, &id), Level::NotShared);
         }
@@ -161,15 +167,11 @@ fn revoked_replicator_learns_of_it_and_of_nothing_after() {
 }
 
 #[test]
-fn revoked_replicator_may_be_granted_anew() {
+fn removed_replicator_may_be_granted_anew() {
     let mut world = world();
     let (id, seat) = (world.id, world.rex_seat);
-    let (name, kem) = {
-        let mut grants = world.alice.thread(id).governance().grants_of(seat);
-        let (name, grant) = grants.next().unwrap();
-        (name, grant.op.kem)
-    };
-    revoke(&mut world.alice, id, name);
+    let kem = kem_of(&world.alice, id, seat);
+    remove(&mut world.alice, id, seat);
     sync(&mut world.alice, &mut world.rex);
     world.alice.grant(id, seat, kem, Role::Replicator);
     world.alice.write(id, "again");
@@ -179,19 +181,15 @@ fn revoked_replicator_may_be_granted_anew() {
     assert_eq!(records(&world.rex, id), records(&world.alice, id));
 }
 
-/// Ann revokes while Alice grants anew: all three orders of meeting agree.
+/// Ann removes while Alice grants anew: all three orders of meeting agree.
 #[test]
-fn concurrent_revocation_and_grant_agree_in_any_order() {
+fn concurrent_removal_and_grant_agree_in_any_order() {
     let mut outcomes = Vec::new();
     for order in 0..3 {
         let mut world = world();
         let (id, seat) = (world.id, world.rex_seat);
-        let (name, kem) = {
-            let mut grants = world.alice.thread(id).governance().grants_of(seat);
-            let (name, grant) = grants.next().unwrap();
-            (name, grant.op.kem)
-        };
-        revoke(&mut world.ann, id, name);
+        let kem = kem_of(&world.alice, id, seat);
+        remove(&mut world.ann, id, seat);
         world.alice.grant(id, seat, kem, Role::Replicator);
         let World {
             alice, ann, bob, ..
@@ -210,9 +208,8 @@ fn concurrent_revocation_and_grant_agree_in_any_order() {
                 sync(ann, bob);
             }
         }
-        assert!(bob.thread(id).governance().is_revoked(&name));
         outcomes.push(role(bob, id, seat));
     }
-    // The new grant is another one, which the revocation did not name.
-    assert_eq!(outcomes, [Some(Role::Replicator); 3]);
+    // A removal ends what was granted without knowing of it.
+    assert_eq!(outcomes, [None; 3]);
 }
