@@ -92,6 +92,16 @@ pub enum Error {
     /// This role may not grant that one.
     #[error("this seat may not grant the role")]
     MayNotGrant,
+    /// The seat has no rights in this thread.
+    #[error("seat {0} has no role in this thread")]
+    NoSuchMember(SeatId),
+    /// The member does not rank below this peer: owners end the rights of admins, and those more senior the
+    /// rights of owners.
+    #[error("seat {0} does not rank below this peer")]
+    Outranked(SeatId),
+    /// Nobody else is an owner: make somebody one first.
+    #[error("this is the only owner")]
+    LastOwner,
     /// The seat has no role but that of replicator to be removed from, or not even that.
     #[error("seat {0} is no replicator of this thread")]
     NotAReplicator(SeatId),

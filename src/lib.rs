@@ -62,6 +62,7 @@ mod driver;
 mod error;
 mod event;
 mod generation;
+mod govern;
 mod member;
 mod peer;
 mod queue;
@@ -114,6 +115,15 @@ pub use signal::{Presence, Signal, Signals};
 pub use text::{Card, NAME_BYTES_MAX, TEXT_BYTES_MAX, TextError, Ticket};
 pub use thread::{Member, Thread, ThreadStatus, Transaction};
 pub use watch::{CHANGES_MAX, Change, Watch};
+
+/// What governance says: ops, what they would do, and what became of them.
+pub mod governance {
+    pub use leno_threads_core::acl::VoidReason;
+    pub use leno_threads_core::thread::{AuditedOp, Explained, Quarantine, Verdict};
+    pub use leno_threads_core::{
+        DeviceOp, EpochOp, FrameOp, GrantOp, OpenOp, RecordRef, RemoveOp, Scope, Stamp,
+    };
+}
 
 /// Compiles the examples of the page that people see first.
 #[cfg(all(doctest, feature = "redb", feature = "libp2p"))]

@@ -6,7 +6,8 @@ use leno_identity::Did;
 use leno_threads_core::store::Overlay;
 use leno_threads_core::thread::{AppendError, LogStatus, Quarantine, Quota, Thread as CoreThread};
 use leno_threads_core::{
-    FrameOp, GrantOp, Now, RecordRef, Role, RosterOp, Scope, SeatId, THREAD_DOMAIN, ThreadId,
+    ACCEPTANCES_MAX, FrameOp, GrantOp, Now, RecordRef, Role, RosterOp, Scope, SeatId,
+    THREAD_DOMAIN, ThreadId,
 };
 use leno_threads_db::{Definition, DocumentId, FieldEdit, Transaction as DbTransaction, Writer};
 use leno_transport_trait::PeerId;
@@ -159,6 +160,9 @@ impl Thread {
 
     /// Gives a role to the seat of a card, and returns the ticket with which its peer joins.
     ///
+    /// If the seat has a role, this one takes its place, as by [`Thread::set_role`]. Who was removed is let in
+    /// again by it.
+    ///
     /// A reader gets the keys to everything that was written before. A replicator gets none.
     ///
     /// # Errors
@@ -176,7 +180,9 @@ impl Thread {
                 let identity = proven.identity().to_bytes();
                 let identity = commitment(&salt, &identity);
                 let now = work.now();
-                work.writable(id)?;
+                // Of somebody who has a role it takes the place, and puts nothing aside.
+                let mut accepts = work.acceptances(id, card.seat)?;
+                let rest = accepts.split_off(accepts.len().min(ACCEPTANCES_MAX));
                 let Work {
                     core,
                     view,
@@ -196,7 +202,7 @@ impl Thread {
                     expires_millis: None,
                     identity: Some(identity),
                     recovery: None,
-                    accepts: Vec::new(),
+                    accepts,
                 });
                 let about = RosterOp::Seat {
                     seat: card.seat,
@@ -207,6 +213,7 @@ impl Thread {
                 let rng = &mut core.rng;
                 let record = thread.govern(*view, &[grant], &[about], now, rng, changes);
                 let record = work.wrote(record)?;
+                work.accept_rest(id, &rest)?;
                 let Work { core, changes, .. } = work;
                 let thread = thread_mut(&mut core.replica, id)?;
                 thread.wrap_missing(&mut core.rng, changes);

@@ -13,6 +13,8 @@ mod commits;
 mod delivery;
 mod discovery;
 mod events;
+#[path = "../../examples/roles.rs"]
+mod example_roles;
 #[expect(dead_code, reason = "its `main` runs as an example")]
 #[path = "../../examples/own_store.rs"]
 mod example_store;
@@ -21,6 +23,7 @@ mod example_transport;
 mod facade;
 mod failing;
 mod flood;
+mod governance;
 mod kill;
 #[cfg(feature = "ws")]
 mod networks;
@@ -39,6 +42,11 @@ mod ticket;
 #[tokio::test]
 async fn example_of_an_own_store_holds() {
     example_store::run().await.unwrap();
+}
+
+#[test]
+fn example_of_roles_holds() {
+    example_roles::main().unwrap();
 }
 
 #[test]

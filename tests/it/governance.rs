@@ -1,0 +1,196 @@
+//! Roles, removal, leaving and readmission, as an application sees them.
+
+use leno::governance::{Quarantine, Verdict};
+use leno::store::MemoryStore;
+use leno::{Change, Error, Role};
+
+use crate::support::{Pair, connect, id, join, level, run, song};
+
+/// Who is removed while he writes offline: what was there stands, the rest is told and may be readmitted, and
+/// watchers of documents see both.
+#[test]
+fn removal_takes_back_what_came_too_late() {
+    run(async |world| {
+        let pair = Pair::new(&world, Role::Writer).await;
+        let carol = world.fresh().await;
+        let carols = join(&pair.alices, &carol, Role::Reader).await;
+        connect(&carol, &pair.alice).await;
+        level(&carol).await;
+        let (alices, bobs) = pair.songs();
+        bobs.put(&id("blue"), &song("Blue")).await.unwrap();
+        pair.converge().await;
+        let bob = seat(&pair.bobs).await;
+
+        // Carol hears what Bob writes then, Alice does not.
+        pair.bob.pause().await.unwrap();
+        bobs.put(&id("blue"), &song("Red")).await.unwrap();
+        bobs.put(&id("green"), &song("Green")).await.unwrap();
+        carol.pause().await.unwrap();
+        pair.bob.resume().await.unwrap();
+        carol.resume().await.unwrap();
+        world.network.partition(pair.alice.id(), pair.bob.id());
+        world.network.partition(pair.alice.id(), carol.id());
+        connect(&carol, &pair.bob).await;
+        carol.sync_once(crate::support::DEADLINE).await.unwrap();
+        let shown = carols.collection::<crate::support::Song>("songs");
+        assert_eq!(shown.get(&id("blue")).await.unwrap(), Some(song("Red")));
+        assert_eq!(alices.get(&id("blue")).await.unwrap(), Some(song("Blue")));
+
+        let mut watch = shown.watch().await.unwrap();
+        pair.alices.remove(bob).await.unwrap();
+        assert_eq!(pair.alices.member(bob).await.unwrap(), None);
+        world.network.heal(pair.alice.id(), carol.id());
+        connect(&carol, &pair.alice).await;
+        carol.sync_once(crate::support::DEADLINE).await.unwrap();
+        assert_eq!(shown.get(&id("blue")).await.unwrap(), Some(song("Blue")));
+        assert_eq!(shown.get(&id("green")).await.unwrap(), None);
+        let mut changes = Vec::new();
+        while changes.len() < 2 {
+            match watch.next().await.unwrap().unwrap() {
+                Change::Put { id, .. } => changes.push((id, true)),
+                Change::Deleted { id, .. } => changes.push((id, false)),
+                other => panic!("{other:?}"),
+            }
+        }
+        changes.sort();
+        assert_eq!(changes, [(id("blue"), true), (id("green"), false)]);
+        let hash = carols.state_hash().await.unwrap();
+        assert_eq!(hash, pair.alices.state_hash().await.unwrap());
+
+        let aside = carols.quarantined().await.unwrap();
+        assert_eq!(aside.len(), 2);
+        assert!(aside.iter().all(|it| it.1 == Quarantine::Fenced));
+        assert_eq!(carols.status().await.unwrap().quarantined, 2);
+        let newest = aside.iter().max_by_key(|it| it.0.seq).unwrap().0;
+        assert!(matches!(
+            carols.readmit(newest).await,
+            Err(Error::MayNotGrant)
+        ));
+        pair.alices.readmit(newest).await.unwrap();
+        level(&carol).await;
+        assert_eq!(shown.get(&id("green")).await.unwrap(), Some(song("Green")));
+        assert_eq!(carols.quarantined().await.unwrap(), []);
+        assert_eq!(
+            carols.state_hash().await.unwrap(),
+            pair.alices.state_hash().await.unwrap()
+        );
+        let ops = carols.audit().await.unwrap();
+        assert!(
+            ops.iter().all(|it| it.verdict == Verdict::Stands),
+            "{ops:?}"
+        );
+    });
+}
+
+async fn seat(thread: &leno::Thread) -> leno::SeatId {
+    let members = thread.members().await.unwrap();
+    members.iter().find(|it| it.is_self).unwrap().seat
+}
+
+/// What is above one's role is refused before anything is written.
+#[test]
+fn what_is_above_a_role_is_refused() {
+    run(async |world| {
+        let pair = Pair::new(&world, Role::Admin).await;
+        let [carol, dave] = [world.fresh().await, world.fresh().await];
+        let carols = join(&pair.alices, &carol, Role::Writer).await;
+        let daves = join(&pair.alices, &dave, Role::Admin).await;
+        for peer in [&carol, &dave] {
+            connect(peer, &pair.alice).await;
+            level(peer).await;
+        }
+        level(&pair.bob).await;
+        let alice = seat(&pair.alices).await;
+        let (bob, carol, dave) = (
+            seat(&pair.bobs).await,
+            seat(&carols).await,
+            seat(&daves).await,
+        );
+        let before = pair.bobs.audit().await.unwrap().len();
+        for member in [alice, dave] {
+            let refused = pair.bobs.remove(member).await;
+            assert!(matches!(refused, Err(Error::Outranked(it)) if it == member));
+            let refused = pair.bobs.set_role(member, Role::Reader).await;
+            assert!(matches!(refused, Err(Error::Outranked(it)) if it == member));
+        }
+        let refused = pair.bobs.set_role(carol, Role::Admin).await;
+        assert!(matches!(refused, Err(Error::MayNotGrant)));
+        let refused = carols.remove(bob).await;
+        assert!(matches!(refused, Err(Error::MayNotGrant)));
+        let refused = carols.set_role(carol, Role::Owner).await;
+        assert!(matches!(refused, Err(Error::MayNotGrant)));
+        let refused = pair.alices.leave().await;
+        assert!(matches!(refused, Err(Error::LastOwner)));
+        let nobody = leno::SeatId([9; 32]);
+        let refused = pair.alices.remove(nobody).await;
+        assert!(matches!(refused, Err(Error::NoSuchMember(it)) if it == nobody));
+        assert_eq!(pair.bobs.audit().await.unwrap().len(), before);
+
+        // What is within it is done.
+        pair.bobs.set_role(carol, Role::Reader).await.unwrap();
+        pair.alices.set_role(dave, Role::Owner).await.unwrap();
+        pair.alices.leave().await.unwrap();
+        level(&pair.bob).await;
+        assert_eq!(pair.bobs.member(alice).await.unwrap(), None);
+        let role = pair.bobs.member(dave).await.unwrap().map(|it| it.role);
+        assert_eq!(role, Some(Role::Owner));
+        assert!(pair.alices.status().await.unwrap().removed);
+    });
+}
+
+/// What was taken back stays so through a restart, and a rotation shuts nobody out.
+#[test]
+fn restart_and_rotation_change_nothing() {
+    run(async |world| {
+        let store = MemoryStore::new();
+        let running = world.online(store.clone()).await;
+        let bob = world.fresh().await;
+        let pair = Pair::of(running.peer, bob, Role::Writer).await;
+        let (_, bobs) = pair.songs();
+        bobs.put(&id("blue"), &song("Blue")).await.unwrap();
+        pair.converge().await;
+        pair.alices.rotate().await.unwrap();
+        bobs.put(&id("red"), &song("Red")).await.unwrap();
+        pair.converge().await;
+        let member = seat(&pair.bobs).await;
+        pair.alices.set_role(member, Role::Reader).await.unwrap();
+        level(&pair.bob).await;
+        let refused = bobs.put(&id("green"), &song("Green")).await;
+        assert!(matches!(refused, Err(Error::Append(_))), "{refused:?}");
+        pair.converge().await;
+        let hash = pair.alices.state_hash().await.unwrap();
+        pair.alice.close().await.unwrap();
+        running.ended.await.unwrap().unwrap();
+        let again = world.online(store).await.peer;
+        let thread = again.thread(pair.alices.id()).await.unwrap();
+        assert_eq!(thread.state_hash().await.unwrap(), hash);
+        let role = thread.member(member).await.unwrap().map(|it| it.role);
+        assert_eq!(role, Some(Role::Reader));
+    });
+}
+
+/// To grant a member another role takes the place of the old one, and what was written stands.
+#[test]
+fn another_grant_takes_the_place_and_puts_nothing_aside() {
+    run(async |world| {
+        let [alice, bob] = [world.fresh().await, world.fresh().await];
+        let alices = alice.create_thread("band").await.unwrap();
+        let card = bob.card("Bob").await.unwrap();
+        let ticket = alices.grant(&card, Role::Writer).await.unwrap();
+        let bobs = bob.join(&ticket).await.unwrap();
+        connect(&bob, &alice).await;
+        level(&bob).await;
+        let songs = bobs.collection("songs");
+        songs.put(&id("blue"), &song("Blue")).await.unwrap();
+        level(&bob).await;
+        alices.grant(&card, Role::Reader).await.unwrap();
+        level(&bob).await;
+        for thread in [&alices, &bobs] {
+            let shown = thread.collection::<crate::support::Song>("songs");
+            assert_eq!(shown.get(&id("blue")).await.unwrap(), Some(song("Blue")));
+            let role = thread.member(card.seat()).await.unwrap();
+            assert_eq!(role.map(|it| it.role), Some(Role::Reader));
+            assert_eq!(thread.quarantined().await.unwrap(), []);
+        }
+    });
+}
