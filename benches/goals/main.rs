@@ -7,6 +7,7 @@ mod catchup;
 mod cold;
 mod disk;
 mod floor;
+mod governance;
 mod live;
 mod merge;
 mod stock;
@@ -22,7 +23,7 @@ use leno_benches::report::Report;
 /// One group of lines.
 type Goal = fn(&Path, &mut Report) -> Outcome;
 
-const GOALS: [(&str, Goal); 8] = [
+const GOALS: [(&str, Goal); 9] = [
     ("1", catchup::run),
     ("2", append::run),
     ("3", disk::run),
@@ -31,6 +32,7 @@ const GOALS: [(&str, Goal); 8] = [
     ("6", live::run),
     ("7", cold::run),
     ("8", sync::run),
+    ("9", governance::run),
 ];
 
 fn main() -> ExitCode {
