@@ -280,3 +280,32 @@ fn all_orders_of_runs_that_come_twice_give_the_same_state() {
     });
     assert_eq!(orders, 2_520);
 }
+
+/// An admin who was demoted gave a grant before he heard of it: what was written by who could not know of
+/// the grant is not put aside for it, whoever learns of both first.
+#[test]
+fn grant_that_nobody_knew_of_puts_nothing_aside() {
+    let acts = [
+        Act::Grant(0, 1, Role::Writer),
+        Act::Grant(1, 0, Role::Writer),
+        Act::Write(
+            0,
+            vec![vec![Write::Put(
+                0,
+                Ipld::Map(std::collections::BTreeMap::new()),
+            )]],
+        ),
+    ];
+    for seed in 0..16 {
+        let (mut members, parcels) = play(&acts);
+        let mut dice = Dice(seed);
+        for member in &mut members {
+            member.deliver(&dice.shuffle(&parcels));
+        }
+        let expected = members[0].naive();
+        assert_eq!(members[0].opened.len(), 1);
+        for member in &members[..=DAVE] {
+            assert_eq!(member.hash(), expected);
+        }
+    }
+}

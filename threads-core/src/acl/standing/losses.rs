@@ -1,7 +1,10 @@
 //! Losses of the right to read, and which epochs are safe from them.
 //!
-//! An epoch may be sealed under as long as each reading grant that was ended, by what its user has seen, was
+//! An epoch may be sealed under as long as each reading grant that its user has seen, and seen ended, was
 //! ended by what the epoch's own record had seen: then nobody who holds its key has lost the right to read.
+//!
+//! What a record is put aside for must be what its author could know, and all peers judge alike: so whether an
+//! owner's leave stands, which later ops decide, counts only for whoever seals now.
 
 use std::collections::BTreeSet;
 
@@ -10,6 +13,7 @@ use leno_crdt_codec::Seq;
 use super::grants::{Given, Member};
 use super::{EntryAt, MemberAt, Power, Rank, Standing};
 use crate::RecordId;
+use crate::control::Role;
 use crate::frontier::Frontier;
 
 impl Standing {
@@ -23,9 +27,15 @@ impl Standing {
         let began: Vec<_> = began_by.iter().filter_map(|id| self.at.get(id)).collect();
         self.ending.iter().all(|at| {
             let member = self.member(*at);
-            let mut grants = member.grants.iter().filter(|it| it.role.reads());
+            let mut grants = member.grants.iter().filter(|it| {
+                let is_seen = |by| self.is_known(past.as_deref(), by);
+                it.role.reads() && it.by.is_none_or(|(by, _)| is_seen(by))
+            });
             grants.all(|grant| {
-                let ends = self.losses(*at, grant, &mut BTreeSet::new());
+                let mut ends = self.losses(*at, grant, &mut BTreeSet::new());
+                if past.is_none() || grant.role != Role::Owner {
+                    ends.extend(self.leaves_that_end(member, grant));
+                }
                 let mut known = ends
                     .iter()
                     .filter(|it| self.is_known(past.as_deref(), **it));
@@ -63,11 +73,16 @@ impl Standing {
                 ends.push(by.0);
             }
         }
-        let leaves = self.leaves_of(member, grant);
-        let stand = leaves
-            .filter(|it| self.rank(*it, Power::Belong).is_some() && !self.void_leaves.contains(it));
-        ends.extend(stand);
         ends
+    }
+
+    fn leaves_that_end(&self, member: &Member, grant: &Given) -> Vec<EntryAt> {
+        let leaves = self.leaves_of(member, grant);
+        let stand = leaves.filter(|it| {
+            let counts = grant.role != Role::Owner || !self.void_leaves.contains(it);
+            counts && self.rank(*it, Power::Belong).is_some()
+        });
+        stand.collect()
     }
 
     fn removals_of(&self, member: &Member, grant: &Given, rank: &Rank) -> Vec<EntryAt> {
