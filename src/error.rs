@@ -89,8 +89,8 @@ pub enum Error {
         /// The version that counts, 0 if there is none.
         known: u64,
     },
-    /// This role may not grant that one.
-    #[error("this seat may not grant the role")]
+    /// This peer's role does not reach for what was asked of governance.
+    #[error("this seat's role does not reach for it")]
     MayNotGrant,
     /// The seat has no rights in this thread.
     #[error("seat {0} has no role in this thread")]

@@ -1,5 +1,7 @@
 //! Governing a thread: roles, removal, leaving, keys, and what became of each op.
 
+use leno_threads_core::acl::VoidReason;
+use leno_threads_core::store::Overlay;
 use leno_threads_core::thread::{AuditedOp, Explained};
 use leno_threads_core::{
     ACCEPTANCES_MAX, FrameOp, GrantOp, RecordRef, RemoveOp, Role, Scope, SeatId, ThreadId,
@@ -30,14 +32,10 @@ impl Thread {
         let id = self.id();
         self.peer()
             .call(move |work| {
-                let mut accepts = work.acceptances(id, member)?;
-                let rest = accepts.split_off(accepts.len().min(ACCEPTANCES_MAX));
+                let (accepts, rest) = work.acceptances(id, member)?;
+                work.check_role(id, |own| own.may_grant(role))?;
                 let thread = thread_mut(&mut work.core.replica, id)?;
                 let governance = thread.governance();
-                let own = governance.role(thread.seat().id());
-                if !own.is_some_and(|own| own.may_grant(role)) {
-                    return Err(Error::MayNotGrant);
-                }
                 let found = {
                     let mut grants = governance.lasting_grants(member);
                     grants.find(|(_, grant)| grant.op.seat == member)
@@ -101,15 +99,10 @@ impl Thread {
         let id = self.id();
         self.peer()
             .call(move |work| {
-                let mut accepts = work.acceptances(id, member)?;
-                let rest = accepts.split_off(accepts.len().min(ACCEPTANCES_MAX));
+                let (accepts, rest) = work.acceptances(id, member)?;
+                work.check_role(id, Role::governs)?;
                 let thread = thread_mut(&mut work.core.replica, id)?;
-                let governance = thread.governance();
-                let own = governance.role(thread.seat().id());
-                if !own.is_some_and(Role::governs) {
-                    return Err(Error::MayNotGrant);
-                }
-                if governance.role(member).is_none() {
+                if thread.governance().role(member).is_none() {
                     return Err(Error::NoSuchMember(member));
                 }
                 let op = FrameOp::Remove(RemoveOp { member, accepts });
@@ -151,12 +144,13 @@ impl Thread {
     ///
     /// # Errors
     ///
-    /// [`Error`] if this peer may not write.
+    /// [`Error::MayNotGrant`] if this peer may not write.
     pub async fn rotate(&self) -> Result<(), Error> {
         let id = self.id();
         self.peer()
             .call(move |work| {
                 work.writable(id)?;
+                work.check_role(id, Role::writes)?;
                 work.write_governance(id, &[], Keys::Changed)
             })
             .await
@@ -174,11 +168,7 @@ impl Thread {
         self.peer()
             .call(move |work| {
                 work.writable(id)?;
-                let thread = thread_mut(&mut work.core.replica, id)?;
-                let own = thread.governance().role(thread.seat().id());
-                if !own.is_some_and(Role::governs) {
-                    return Err(Error::MayNotGrant);
-                }
+                work.check_role(id, Role::governs)?;
                 work.write_governance(id, &[FrameOp::Accept(vec![up_to])], Keys::Kept)
             })
             .await
@@ -211,18 +201,32 @@ impl Thread {
 }
 
 impl Work<'_> {
-    /// What is here of the logs of a member, for a thread that may be written.
+    /// What is here of the logs of a member, for a thread that may be written: as much as one op accepts, and
+    /// the rest.
     pub(crate) fn acceptances(
         &mut self,
         id: ThreadId,
         member: SeatId,
-    ) -> Result<Vec<RecordRef>, Error> {
+    ) -> Result<(Vec<RecordRef>, Vec<RecordRef>), Error> {
         self.writable(id)?;
         // What was written in this step is there, too.
         self.publish();
         let thread = thread_mut(&mut self.core.replica, id)?;
-        let view = leno_threads_core::store::Overlay::new(self.view, &self.changes.batch);
-        Ok(thread.acceptances(&view, member)?)
+        let view = Overlay::new(self.view, &self.changes.batch);
+        let mut accepts = thread.acceptances(&view, member)?;
+        let rest = accepts.split_off(accepts.len().min(ACCEPTANCES_MAX));
+        Ok((accepts, rest))
+    }
+
+    /// Refuses what is above this peer's role before anything is written.
+    pub(crate) fn check_role(
+        &mut self,
+        id: ThreadId,
+        may: impl FnOnce(Role) -> bool,
+    ) -> Result<(), Error> {
+        let thread = thread_mut(&mut self.core.replica, id)?;
+        let own = thread.governance().role(thread.seat().id());
+        own.is_some_and(may).then_some(()).ok_or(Error::MayNotGrant)
     }
 
     /// Accepts what did not fit into one op: nobody is safe from removal by having many logs.
@@ -251,6 +255,10 @@ impl Work<'_> {
     ) -> Result<(), Error> {
         let ops = [op];
         let explained = self.explain(id, &ops)?;
+        // A device is no member: its first seat is.
+        if explained.void == Some(VoidReason::NoSuchMember) {
+            return Err(Error::NoSuchMember(member));
+        }
         let thread = thread_mut(&mut self.core.replica, id)?;
         let is = thread.governance().role(member);
         let changed = explained.roles.iter().find(|it| it.0 == member);

@@ -6,8 +6,7 @@ use leno_identity::Did;
 use leno_threads_core::store::Overlay;
 use leno_threads_core::thread::{AppendError, LogStatus, Quarantine, Quota, Thread as CoreThread};
 use leno_threads_core::{
-    ACCEPTANCES_MAX, FrameOp, GrantOp, Now, RecordRef, Role, RosterOp, Scope, SeatId,
-    THREAD_DOMAIN, ThreadId,
+    FrameOp, GrantOp, Now, RecordRef, Role, RosterOp, Scope, SeatId, THREAD_DOMAIN, ThreadId,
 };
 use leno_threads_db::{Definition, DocumentId, FieldEdit, Transaction as DbTransaction, Writer};
 use leno_transport_trait::PeerId;
@@ -181,8 +180,8 @@ impl Thread {
                 let identity = commitment(&salt, &identity);
                 let now = work.now();
                 // Of somebody who has a role it takes the place, and puts nothing aside.
-                let mut accepts = work.acceptances(id, card.seat)?;
-                let rest = accepts.split_off(accepts.len().min(ACCEPTANCES_MAX));
+                let (accepts, rest) = work.acceptances(id, card.seat)?;
+                work.check_role(id, |own| own.may_grant(role))?;
                 let Work {
                     core,
                     view,
@@ -190,10 +189,6 @@ impl Thread {
                     ..
                 } = work;
                 let thread = thread_mut(&mut core.replica, id)?;
-                let own = thread.governance().role(thread.seat().id());
-                if !own.is_some_and(|own| own.may_grant(role)) {
-                    return Err(Error::MayNotGrant);
-                }
                 let grant = FrameOp::Grant(GrantOp {
                     seat: card.seat,
                     kem: card.kem,

@@ -23,6 +23,9 @@ pub const ACCEPTANCES_MAX: usize = 1024;
 /// Longest proof of a fork that a control record shows, in bytes.
 pub const SHOWN_PROOF_BYTES_MAX: usize = 256 << 10;
 
+/// Most proofs of forks that a frame shows: each takes two signatures to check.
+pub const PROOFS_SHOWN_MAX: usize = 4;
+
 /// Longest text or value in a roster part, in bytes.
 pub const ROSTER_VALUE_BYTES_MAX: usize = 64 << 10;
 
@@ -300,7 +303,8 @@ pub enum FrameOp {
     /// Adds a seat to the member whose first seat the author is.
     Device(DeviceOp),
     /// Shows that a log has two branches: an encoded [`ForkProof`](crate::fork::ForkProof), at most
-    /// [`SHOWN_PROOF_BYTES_MAX`] long. It speaks for itself, whoever shows it.
+    /// [`SHOWN_PROOF_BYTES_MAX`] long, [`PROOFS_SHOWN_MAX`] of them in a frame. It speaks for itself, whoever
+    /// shows it.
     Fork(Vec<u8>),
 }
 
@@ -471,7 +475,17 @@ fn decode_acceptances(decoder: &mut Decoder<'_>) -> Result<Vec<RecordRef>, Decod
 ///
 /// [`ControlError`].
 pub fn decode_frame(plaintext: &[u8]) -> Result<Vec<FrameOp>, ControlError> {
-    decode_ops(plaintext, decode_frame_op)
+    let mut proofs = 0;
+    decode_ops(plaintext, |decoder| {
+        let offset = decoder.offset();
+        let op = decode_frame_op(decoder)?;
+        proofs += usize::from(matches!(op, FrameOp::Fork(_)));
+        if proofs > PROOFS_SHOWN_MAX {
+            let what = "the number of proofs in a frame";
+            return Err(DecodeError::OutOfBounds { offset, what }.into());
+        }
+        Ok(op)
+    })
 }
 
 fn decode_ops<Op>(

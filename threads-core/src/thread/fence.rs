@@ -221,7 +221,7 @@ impl Thread {
             let mut steps = self.steps(&overlay, log)?.into_iter().peekable();
             let mut past = log.opened.clone();
             let mut safe = None;
-            self.each_record(&overlay, *id, log, &mut |record| {
+            self.each_record(&overlay, *id, log, &(1..=log.admitted), &mut |record| {
                 while let Some((_, next)) = steps.next_if(|(at, _)| *at <= record.seq) {
                     (past, safe) = (next, None);
                 }
@@ -259,28 +259,36 @@ impl Thread {
         Ok(())
     }
 
-    /// Visits the admitted records of a log in order.
-    fn each_record(
+    /// Visits stored records of a log in order.
+    pub(super) fn each_record(
         &self,
         view: &dyn View,
         id: LogId,
         log: &Log,
+        seqs: &RangeInclusive<Seq>,
         visit: &mut dyn FnMut(&crate::Record<'_>),
     ) -> Result<(), StoreError> {
         let mut failed = None;
-        self.scan_entry(view, log, 1, &mut |_, row| match self.derive_row(id, row) {
-            Ok(run) => {
-                let records = run.records().iter();
-                records
-                    .filter(|it| it.seq <= log.admitted)
-                    .for_each(&mut *visit);
-                ControlFlow::Continue(())
-            }
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
-        })?;
+        let from = *seqs.start();
+        self.scan_entry(
+            view,
+            log,
+            from,
+            &mut |_, row| match self.derive_row(id, row) {
+                Ok(run) => {
+                    let wanted = run.records().iter().filter(|it| seqs.contains(&it.seq));
+                    wanted.for_each(&mut *visit);
+                    match run.tip().seq < *seqs.end() {
+                        true => ControlFlow::Continue(()),
+                        false => ControlFlow::Break(()),
+                    }
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            },
+        )?;
         failed.map_or(Ok(()), Err)
     }
 

@@ -384,12 +384,14 @@ impl Thread {
         let mut found = self.quarantined(view)?;
         for (id, log) in &self.logs {
             for fenced in &log.fenced {
-                for seq in fenced.seqs.clone() {
-                    if let Some((record, _)) = self.place_of(view, *id, log, seq)? {
-                        let (log, id) = (*id, record);
-                        found.push((RecordRef { log, seq, id }, fenced.reason));
-                    }
-                }
+                self.each_record(view, *id, log, &fenced.seqs, &mut |record| {
+                    let place = RecordRef {
+                        log: *id,
+                        seq: record.seq,
+                        id: record.id,
+                    };
+                    found.push((place, fenced.reason));
+                })?;
             }
         }
         Ok(found)

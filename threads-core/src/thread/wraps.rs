@@ -8,7 +8,9 @@ use leno_crdt_codec::{LogId, Seq, bug};
 use leno_identity::Label;
 use rand_core::CryptoRng;
 
-use super::{Changes, Opened, Sink, Thread, ThreadEvent, WRAPS_PER_SEAT_MAX, WRAPS_PER_STEP_MAX};
+use super::{
+    Changes, Opened, Quarantine, Sink, Thread, ThreadEvent, WRAPS_PER_SEAT_MAX, WRAPS_PER_STEP_MAX,
+};
 use crate::epoch::{ROSTER_DOMAIN, Wrap, WrapError};
 use crate::seal::EpochKey;
 use crate::store::{Overlay, StoreError, Table, View, scan_prefix};
@@ -420,7 +422,7 @@ impl Thread {
                 .is_err()
         {
             if let Some(number) = self.logs.get(&place.log).map(|log| log.number) {
-                self.quarantine(place, number, super::Quarantine::DoesNotOpen, changes);
+                self.quarantine(place, number, Quarantine::DoesNotOpen, changes);
             }
             return;
         }
@@ -449,7 +451,8 @@ impl Thread {
         self.open_again(view, id, from..=Seq::MAX, Fences::Kept, sink)
     }
 
-    /// Opens again what a part of a log says, beyond fences too: to undo it, or to show it to a person.
+    /// Opens again what a part of a log says, also what lies beyond fences or is leaky: to undo it, or to show
+    /// it to a person.
     ///
     /// # Errors
     ///
@@ -472,10 +475,12 @@ impl Thread {
         fences: Fences,
         sink: Sink<'_>,
     ) -> Result<(), StoreError> {
+        // What governance alone puts aside was read before, or may be again.
+        let by_governance = |reason| fences == Fences::Ignored && reason == Quarantine::Leaky;
         let quarantined: BTreeSet<_> = self
             .quarantined(view)?
             .into_iter()
-            .filter(|(record, _)| record.log == id)
+            .filter(|(record, reason)| record.log == id && !by_governance(*reason))
             .map(|(record, _)| record.seq)
             .collect();
         let Some(admitted) = self

@@ -177,6 +177,10 @@ pub(super) fn refused() -> Vec<Value> {
         ),
         ("frame: accepts too many logs", accepts(too_many)),
         ("frame: leave with a field", vec![0, 0x81, 0x82, 5, 0]),
+        (
+            "frame: shows too many forks",
+            encode_frame(&vec![FrameOp::Fork(vec![]); 5], Padding::Off),
+        ),
     ] {
         cases.refuse(name, "frame", &bytes, nothing());
         cases.0.last_mut().unwrap()["codec"] = json!(PLAINTEXT);

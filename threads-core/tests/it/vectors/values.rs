@@ -3,7 +3,7 @@
 use super::{THREAD, hex};
 use crate::util::{Secrets, rng};
 use leno_identity::{AgreementKey, SigningKey};
-use leno_threads_core::fork::Branch;
+use leno_threads_core::fork::{Branch, ForkProof};
 use leno_threads_core::sync::bundle::Part;
 use leno_threads_core::sync::{AckLog, Below, HaveLog, LogName, Message, Prefix, Shown, Signal};
 use leno_threads_core::{
@@ -135,6 +135,11 @@ pub(super) fn grant(role: Role, full: bool) -> FrameOp {
     })
 }
 
+fn shown_fork() -> Vec<u8> {
+    let (one, other) = branches();
+    ForkProof::new(one, other).unwrap().encode()
+}
+
 /// A control log and a data log, each up to a record.
 pub(super) fn accepted() -> Vec<RecordRef> {
     let up_to = |number, seq| RecordRef {
@@ -213,6 +218,7 @@ pub(super) fn frames() -> Vec<(&'static str, Vec<FrameOp>)> {
         ),
         ("acceptance", vec![FrameOp::Accept(accepted())]),
         ("leave", vec![FrameOp::Leave]),
+        ("shown fork", vec![FrameOp::Fork(shown_fork())]),
         (
             "device",
             vec![FrameOp::Device(DeviceOp::sign(
