@@ -254,7 +254,19 @@ impl Work<'_> {
         keys: Keys,
     ) -> Result<(), Error> {
         let ops = [op];
-        let explained = self.explain(id, &ops)?;
+        self.check_outcome(id, member, &ops, role)?;
+        self.write_governance(id, &ops, keys)
+    }
+
+    /// Refuses ops that would not give a member a role.
+    pub(crate) fn check_outcome(
+        &mut self,
+        id: ThreadId,
+        member: SeatId,
+        ops: &[FrameOp],
+        role: Option<Role>,
+    ) -> Result<(), Error> {
+        let explained = self.explain(id, ops)?;
         // A device is no member: its first seat is.
         if explained.void == Some(VoidReason::NoSuchMember) {
             return Err(Error::NoSuchMember(member));
@@ -265,7 +277,7 @@ impl Work<'_> {
         if changed.map_or(is, |it| it.2) != role {
             return Err(Error::Outranked(member));
         }
-        self.write_governance(id, &ops, keys)
+        Ok(())
     }
 
     fn write_governance(&mut self, id: ThreadId, ops: &[FrameOp], keys: Keys) -> Result<(), Error> {

@@ -166,8 +166,9 @@ impl Thread {
     ///
     /// # Errors
     ///
-    /// [`Error::MayNotGrant`] if this peer's role does not reach, [`Error::Text`] if the card's seat
-    /// is not vouched for by its device.
+    /// [`Error::MayNotGrant`] if this peer's role does not reach, [`Error::Outranked`] if the seat would not have
+    /// the role by it, since somebody more senior gave it another one or removed it; [`Error::Text`] if the card's
+    /// seat is not vouched for by its device.
     pub async fn grant(&self, card: &Card, role: Role) -> Result<Ticket, Error> {
         let (id, card) = (self.id, card.clone());
         let (peer, addresses) = (self.peer.id(), self.peer.addresses());
@@ -182,13 +183,6 @@ impl Thread {
                 // Of somebody who has a role it takes the place, and puts nothing aside.
                 let (accepts, rest) = work.acceptances(id, card.seat)?;
                 work.check_role(id, |own| own.may_grant(role))?;
-                let Work {
-                    core,
-                    view,
-                    changes,
-                    ..
-                } = work;
-                let thread = thread_mut(&mut core.replica, id)?;
                 let grant = FrameOp::Grant(GrantOp {
                     seat: card.seat,
                     kem: card.kem,
@@ -199,6 +193,15 @@ impl Thread {
                     recovery: None,
                     accepts,
                 });
+                let ops = [grant];
+                work.check_outcome(id, card.seat, &ops, Some(role))?;
+                let Work {
+                    core,
+                    view,
+                    changes,
+                    ..
+                } = work;
+                let thread = thread_mut(&mut core.replica, id)?;
                 let about = RosterOp::Seat {
                     seat: card.seat,
                     certificate: card.proof.encode(),
@@ -206,7 +209,7 @@ impl Thread {
                     name: card.name,
                 };
                 let rng = &mut core.rng;
-                let record = thread.govern(*view, &[grant], &[about], now, rng, changes);
+                let record = thread.govern(*view, &ops, &[about], now, rng, changes);
                 let record = work.wrote(record)?;
                 work.accept_rest(id, &rest)?;
                 let Work { core, changes, .. } = work;

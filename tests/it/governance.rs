@@ -1,6 +1,6 @@
 //! Roles, removal, leaving and readmission, as an application sees them.
 
-use leno::governance::{Quarantine, Verdict};
+use leno::governance::{FrameOp, Quarantine, Verdict};
 use leno::store::MemoryStore;
 use leno::{Change, Error, Role};
 
@@ -92,10 +92,10 @@ async fn seat(thread: &leno::Thread) -> leno::SeatId {
 fn what_is_above_a_role_is_refused() {
     run(async |world| {
         let pair = Pair::new(&world, Role::Admin).await;
-        let [carol, dave] = [world.fresh().await, world.fresh().await];
-        let carols = join(&pair.alices, &carol, Role::Writer).await;
-        let daves = join(&pair.alices, &dave, Role::Admin).await;
-        for peer in [&carol, &dave] {
+        let [carol_peer, dave_peer] = [world.fresh().await, world.fresh().await];
+        let carols = join(&pair.alices, &carol_peer, Role::Writer).await;
+        let daves = join(&pair.alices, &dave_peer, Role::Admin).await;
+        for peer in [&carol_peer, &dave_peer] {
             connect(peer, &pair.alice).await;
             level(peer).await;
         }
@@ -128,6 +128,17 @@ fn what_is_above_a_role_is_refused() {
 
         // What is within it is done.
         pair.bobs.set_role(carol, Role::Reader).await.unwrap();
+        level(&pair.bob).await;
+        level(&carol_peer).await;
+        let refused = carols.rotate().await;
+        assert!(matches!(refused, Err(Error::MayNotGrant)), "{refused:?}");
+        // Whom an owner removed, an admin does not let in again.
+        let card = world.fresh().await.card("Erin").await.unwrap();
+        pair.alices.grant(&card, Role::Writer).await.unwrap();
+        pair.alices.remove(card.seat()).await.unwrap();
+        level(&pair.bob).await;
+        let refused = pair.bobs.grant(&card, Role::Reader).await;
+        assert!(matches!(refused, Err(Error::Outranked(it)) if it == card.seat()));
         pair.alices.set_role(dave, Role::Owner).await.unwrap();
         pair.alices.leave().await.unwrap();
         level(&pair.bob).await;
@@ -191,6 +202,72 @@ fn another_grant_takes_the_place_and_puts_nothing_aside() {
             let role = thread.member(card.seat()).await.unwrap();
             assert_eq!(role.map(|it| it.role), Some(Role::Reader));
             assert_eq!(thread.quarantined().await.unwrap(), []);
+        }
+    });
+}
+
+/// A removal that fell and is accepted later makes leaky what was written meanwhile, on every peer alike: also
+/// where it was read, and where it comes late.
+#[test]
+fn accepted_removal_takes_back_what_was_sealed_for_the_removed() {
+    run(async |world| {
+        let [alice, ben, will, xena, late] = [
+            world.fresh().await,
+            world.fresh().await,
+            world.fresh().await,
+            world.fresh().await,
+            world.fresh().await,
+        ];
+        let alices = alice.create_thread("band").await.unwrap();
+        let bens = join(&alices, &ben, Role::Admin).await;
+        let wills = join(&alices, &will, Role::Writer).await;
+        let xenas = join(&alices, &xena, Role::Writer).await;
+        for peer in [&ben, &will, &xena] {
+            connect(peer, &alice).await;
+            level(peer).await;
+        }
+        level(&ben).await;
+        level(&xena).await;
+        // Ben removes Will, Alice removes Ben, and neither knows of the other. Xena hears of both, Ben's first.
+        world.network.partition(alice.id(), ben.id());
+        world.network.partition(alice.id(), xena.id());
+        bens.remove(seat(&wills).await).await.unwrap();
+        alices.remove(seat(&bens).await).await.unwrap();
+        connect(&xena, &ben).await;
+        xena.sync_once(crate::support::DEADLINE).await.unwrap();
+        let will = seat(&wills).await;
+        assert_eq!(xenas.member(will).await.unwrap(), None);
+        world.network.heal(alice.id(), xena.id());
+        connect(&xena, &alice).await;
+        xena.sync_once(crate::support::DEADLINE).await.unwrap();
+        let role = xenas.member(will).await.unwrap().map(|it| it.role);
+        assert_eq!(role, Some(Role::Writer), "Ben's removal fell");
+        let songs = xenas.collection("songs");
+        songs.put(&id("blue"), &song("Blue")).await.unwrap();
+        xena.sync_once(crate::support::DEADLINE).await.unwrap();
+        let shown = alices.collection::<crate::support::Song>("songs");
+        assert_eq!(shown.get(&id("blue")).await.unwrap(), Some(song("Blue")));
+
+        // Alice takes Ben's word after all.
+        let ops = alices.audit().await.unwrap();
+        let mut fell = ops.iter().filter(|it| it.verdict == Verdict::Fell);
+        let removal = fell.find(|it| matches!(it.op, FrameOp::Remove(_))).unwrap();
+        alices.readmit(removal.record).await.unwrap();
+        xena.sync_once(crate::support::DEADLINE).await.unwrap();
+        let lates = join(&alices, &late, Role::Reader).await;
+        connect(&late, &alice).await;
+        level(&late).await;
+        let hash = alices.state_hash().await.unwrap();
+        for thread in [&alices, &xenas, &lates] {
+            assert_eq!(thread.member(will).await.unwrap(), None);
+            let shown = thread.collection::<crate::support::Song>("songs");
+            assert_eq!(shown.get(&id("blue")).await.unwrap(), None);
+            let aside = thread.quarantined().await.unwrap();
+            assert!(
+                aside.iter().any(|it| it.1 == Quarantine::Leaky),
+                "{aside:?}"
+            );
+            assert_eq!(thread.state_hash().await.unwrap(), hash);
         }
     });
 }
