@@ -390,9 +390,7 @@ impl Thread {
                 let role = thread.governance().role(thread.seat().id());
                 // What peers keep may be noted and not committed yet.
                 let view = Overlay::new(work.view, &work.changes.batch);
-                let fenced = thread.logs().map(|log| thread.fenced_records(&log.id));
-                let fenced: u64 = fenced.sum();
-                let quarantined = thread.quarantined(&view)?.len() as u64 + fenced;
+                let quarantined = thread.count_put_aside(&view)?;
                 Ok(ThreadStatus {
                     name,
                     role,

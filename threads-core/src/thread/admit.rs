@@ -237,11 +237,15 @@ impl Thread {
                             found
                         }
                     };
+                    // Told of what is fenced too: the fence may be lifted.
+                    let is_leaky = known && !self.is_safe(record.key, past, &mut safe);
                     if known && record.seq > limit.up_to {
                         self.fence_off(id, log, record, limit.beyond, admission.changes);
-                        Judgement::Good(frontier)
-                    } else if known && !self.is_safe(record.key, past, &mut safe) {
+                    }
+                    if is_leaky {
                         Judgement::Bad(Quarantine::Leaky, frontier)
+                    } else if known && record.seq > limit.up_to {
+                        Judgement::Good(frontier)
                     } else if known {
                         if let KeyRef::Data { domain, epoch } = record.key {
                             began = Some((domain, epoch));

@@ -52,11 +52,19 @@ impl Thread {
         self.logs.get(log).map_or(&[], |log| &log.fenced)
     }
 
-    /// How many admitted records of a data log do not stand.
-    #[must_use]
-    pub fn fenced_records(&self, log: &LogId) -> u64 {
-        let counts = self.fenced(log).iter();
-        counts.map(|it| it.seqs.end() - it.seqs.start() + 1).sum()
+    /// How many records [`Thread::put_aside`] lists.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store fails.
+    pub fn count_put_aside(&self, view: &dyn View) -> Result<u64, StoreError> {
+        let quarantined = self.quarantined(view)?;
+        let others = quarantined
+            .iter()
+            .filter(|(it, _)| !self.is_fenced(&it.log, it.seq));
+        let fenced = self.logs.values().flat_map(|log| &log.fenced);
+        let fenced = fenced.map(|it| it.seqs.end() - it.seqs.start() + 1);
+        Ok(others.count() as u64 + fenced.sum::<u64>())
     }
 
     /// What a removal of a member accepts that puts nothing aside which stands here: each log of its seats, up

@@ -1,5 +1,6 @@
 //! Taking in runs: verify them, keep them, and find forks.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use leno_crdt_codec::cbor::{Decoder, Encoder};
@@ -381,20 +382,22 @@ impl Thread {
     ///
     /// [`StoreError`] if the store fails.
     pub fn put_aside(&self, view: &dyn View) -> Result<Vec<(RecordRef, Quarantine)>, StoreError> {
-        let mut found = self.quarantined(view)?;
+        let mut found: BTreeMap<_, _> = self
+            .quarantined(view)?
+            .into_iter()
+            .map(|(record, reason)| ((record.log, record.seq), (record, reason)))
+            .collect();
         for (id, log) in &self.logs {
             for fenced in &log.fenced {
                 self.each_record(view, *id, log, &fenced.seqs, &mut |record| {
-                    let place = RecordRef {
-                        log: *id,
-                        seq: record.seq,
-                        id: record.id,
-                    };
-                    found.push((place, fenced.reason));
+                    let (log, seq, id) = (*id, record.seq, record.id);
+                    let place = RecordRef { log, seq, id };
+                    // What broke a rule did so beyond the fence, too.
+                    found.entry((log, seq)).or_insert((place, fenced.reason));
                 })?;
             }
         }
-        Ok(found)
+        Ok(found.into_values().collect())
     }
 
     /// Keeps the items of a run that follow what is here of a log.

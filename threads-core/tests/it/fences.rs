@@ -350,6 +350,35 @@ fn accomplice_who_seals_for_the_removed_is_put_aside() {
         assert_eq!(aside, [(3, Quarantine::Leaky)]);
         assert_eq!(texts(peer, id), ["had not heard", "w1", "x1"]);
     }
+    // Nor does it matter who met it beyond a fence first: Ben hears of Xena's removal before her records.
+    let first = band
+        .olga
+        .thread(id)
+        .branch(&*band.olga.store.view().unwrap(), &log, 1);
+    let first = RecordRef {
+        log,
+        seq: 1,
+        id: first.unwrap().unwrap().headers[0].id(),
+    };
+    let remove = FrameOp::Remove(RemoveOp {
+        member: seat_of(&band.xena, id),
+        accepts: vec![first],
+    });
+    band.olga.govern(id, &[remove]);
+    sync(&mut band.olga, &mut band.ben);
+    for peer in [&band.olga, &band.ben] {
+        assert_eq!(beyond(peer, id, log), [(2, 3, Quarantine::Fenced)]);
+        assert_eq!(texts(peer, id), ["w1", "x1"]);
+        let view = peer.store.view().unwrap();
+        assert_eq!(peer.thread(id).put_aside(&*view).unwrap().len(), 2);
+    }
+    let all = band.olga.newest(id, log);
+    band.olga.govern(id, &[FrameOp::Accept(vec![all])]);
+    sync(&mut band.olga, &mut band.ben);
+    for peer in [&band.olga, &band.ben] {
+        assert_eq!(beyond(peer, id, log), []);
+        assert_eq!(texts(peer, id), ["had not heard", "w1", "x1"]);
+    }
 }
 
 /// Who is let in again goes on, and old devices stay out.
