@@ -34,21 +34,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use leno_crdt_codec::{LogId, Seq, Stamp, bug};
 
-use crate::control::{
-    DeviceOp, EPOCH_PARENTS_MAX, EpochOp, FrameOp, GrantOp, OpenOp, RemoveOp, Role,
-};
-use crate::fork::ForkProof;
+use crate::control::{FrameOp, GrantOp, Role};
 use crate::frontier::Frontier;
 use crate::{EpochId, Genesis, OpRef, RecordId, RecordRef, SeatId, ThreadId, Tip};
 
+mod epochs;
+mod possible;
 mod rank;
 mod standing;
 
 pub use rank::Power;
 pub use standing::{Beyond, Limit};
 
+use epochs::Epoch;
+use standing::Standing;
 pub(crate) use standing::Touched;
-use standing::{Act, Said, Standing};
 
 /// Most data logs that one seat opens in a thread.
 pub const OPENINGS_PER_SEAT_MAX: u32 = 1024;
@@ -246,16 +246,6 @@ struct Counts {
     of_members: BTreeMap<SeatId, u32>,
 }
 
-/// An epoch of one key domain, by all the records that began it.
-#[derive(Clone, Debug)]
-struct Epoch {
-    op: EpochOp,
-    /// The first record of each control log that began it.
-    began: Frontier,
-    /// All records that did.
-    by: Vec<RecordId>,
-}
-
 impl Governance {
     /// The state right after a genesis: one owner.
     #[must_use]
@@ -297,286 +287,10 @@ impl Governance {
         }
     }
 
-    /// Takes in a control record whose past was taken in before.
-    pub fn admit(&mut self, record: &ControlRecord) -> Vec<GovernanceChange> {
-        let author = Author {
-            seat: SeatId(record.place.log.0),
-            members: self.members_in_past(record),
-            record,
-        };
-        let mut changes = Vec::new();
-        let mut acts = Vec::new();
-        for (index, op) in (0..).zip(&record.ops) {
-            let name = OpRef {
-                record: record.place.id,
-                op: index,
-            };
-            let (change, accepts) = match op {
-                FrameOp::Grant(op) => (self.grant(name, op, &author), op.accepts.as_slice()),
-                FrameOp::Open(op) => (self.open(name, op, &author), &[][..]),
-                FrameOp::Epoch(op) => (self.begin(op, &author), &[][..]),
-                FrameOp::Remove(op) => (self.remove(op, &author), op.accepts.as_slice()),
-                FrameOp::Accept(accepts) => (self.accept(&author), accepts.as_slice()),
-                FrameOp::Leave => (self.leave(&author), &[][..]),
-                FrameOp::Device(op) => (self.device(name, op, &author), &[][..]),
-                FrameOp::Fork(proof) => (self.show(proof), &[][..]),
-            };
-            if change.is_ok()
-                && let Some(act) = act_of(op)
-            {
-                acts.push((index, act, accepts.to_vec()));
-            }
-            changes.push(change.unwrap_or_else(|reason| {
-                self.void.insert(name, reason);
-                GovernanceChange::Void(name, reason)
-            }));
-        }
-        let said = Said {
-            place: record.place,
-            stamp: record.stamp,
-            acts,
-        };
-        self.standing.insert(said, &record.past);
-        for change in &changes {
-            if let GovernanceChange::Forked(log, first) = change {
-                self.fork(*log, *first);
-                let shown = self.shown.entry(*log).or_insert(*first);
-                *shown = (*first).min(*shown);
-            }
-        }
-        changes
-    }
-
-    fn show(&self, proof: &[u8]) -> Result<GovernanceChange, VoidReason> {
-        let proof = ForkProof::decode(proof).map_err(|_| VoidReason::BadProof)?;
-        if proof.thread() != self.thread {
-            return Err(VoidReason::BadProof);
-        }
-        Ok(GovernanceChange::Forked(proof.log(), proof.seq()))
-    }
-
     /// The first place at which a control record shows that a log has two branches.
     #[must_use]
     pub fn shown_fork(&self, log: &LogId) -> Option<Seq> {
         self.shown.get(log).copied()
-    }
-
-    /// The first seats of the members that a record's author belongs to.
-    fn members_in_past(&self, record: &ControlRecord) -> Vec<SeatId> {
-        let seat = SeatId(record.place.log.0);
-        self.standing.members_of(seat, record.place, &record.past)
-    }
-
-    fn grant(
-        &mut self,
-        name: OpRef,
-        op: &GrantOp,
-        author: &Author<'_>,
-    ) -> Result<GovernanceChange, VoidReason> {
-        let record = author.record;
-        let issuer = self
-            .grants_of_author(author)
-            .filter(|(_, grant)| grant.op.role.may_grant(op.role) || bug!(RoleNotChecked))
-            .min_by_key(|(name, grant)| (grant.op.role, *name))
-            .map(|(name, _)| name)
-            .ok_or(VoidReason::NotPermitted)?;
-        self.count_op_on(op.seat, author.seat)?;
-        let before: Option<OpRef> = self
-            .grants_in_past(op.seat, record)
-            .filter(|(_, grant)| grant.is_first)
-            .map(|(_, grant)| grant.line)
-            .min();
-        let grant = Grant {
-            op: op.clone(),
-            record: Some(record.place),
-            issuer: Some(issuer),
-            line: before.unwrap_or(name),
-            is_first: before.is_none(),
-        };
-        self.grants.insert(name, grant);
-        self.seats.entry(op.seat).or_default().insert(name);
-        Ok(GovernanceChange::Granted(name))
-    }
-
-    /// Counts a grant to a member, or a removal: see rule 9.
-    fn count_op_on(&mut self, member: SeatId, author: SeatId) -> Result<(), VoidReason> {
-        let of_members = &mut self.counts.entry(author).or_default().of_members;
-        let count = of_members.entry(member).or_default();
-        if *count >= OPS_PER_MEMBER_MAX {
-            return Err(VoidReason::TooMany);
-        }
-        *count += 1;
-        Ok(())
-    }
-
-    fn open(
-        &mut self,
-        name: OpRef,
-        op: &OpenOp,
-        author: &Author<'_>,
-    ) -> Result<GovernanceChange, VoidReason> {
-        let (record, seat) = (author.record, author.seat);
-        let role = self
-            .grants_of_author(author)
-            .find(|(name, _)| *name == op.grant)
-            .map(|(_, grant)| grant.op.role)
-            .ok_or(VoidReason::NotAuthorsGrant)?;
-        if !role.writes() {
-            return Err(VoidReason::NotPermitted);
-        }
-        if self.opening_by(&op.log, &record.place.id).is_some() {
-            return Err(VoidReason::KeyTaken);
-        }
-        if self.openings_are_used_up(seat) {
-            return Err(VoidReason::TooMany);
-        }
-        if !op.is_signed(self.thread, seat) {
-            return Err(VoidReason::NotSigned);
-        }
-        let opening = Opening {
-            seat,
-            grant: op.grant,
-            incarnation: op.incarnation,
-            record: record.place,
-            tip: Tip::opened_by(record.place.id, record.stamp),
-        };
-        self.openings
-            .entry(op.log)
-            .or_default()
-            .insert(name, opening);
-        self.logs.entry(seat).or_default().insert(op.log);
-        self.counts.entry(seat).or_default().openings += 1;
-        Ok(GovernanceChange::Opened(op.log))
-    }
-
-    /// Tells whether a seat opened as many logs as it may.
-    pub(crate) fn openings_are_used_up(&self, seat: SeatId) -> bool {
-        let counts = self.counts.get(&seat);
-        counts.is_some_and(|it| it.openings >= OPENINGS_PER_SEAT_MAX)
-    }
-
-    fn begin(&mut self, op: &EpochOp, author: &Author<'_>) -> Result<GovernanceChange, VoidReason> {
-        let record = author.record;
-        self.check_power(Power::Write, author)?;
-        let counts = self.counts.get(&author.seat);
-        if counts.is_some_and(|it| it.epochs >= EPOCHS_PER_SEAT_MAX) {
-            return Err(VoidReason::TooMany);
-        }
-        let mut seen = record.past.clone();
-        seen.raise(record.place.log, record.place.seq);
-        if self.epoch_began(op.domain, &op.epoch, &seen) {
-            return Err(VoidReason::EpochTaken);
-        }
-        if !op
-            .parents
-            .iter()
-            .all(|parent| self.epoch_began(op.domain, parent, &seen))
-        {
-            return Err(VoidReason::BadParents);
-        }
-        let (of_id, place) = (self.epochs.entry(op.epoch).or_default(), record.place);
-        let epoch = of_id.entry(op.domain).or_insert_with(|| Epoch {
-            op: op.clone(),
-            began: Frontier::new(),
-            by: Vec::new(),
-        });
-        // The same commitment again is the same key: what is known of it adds up.
-        let parents: BTreeSet<_> = epoch
-            .op
-            .parents
-            .iter()
-            .chain(&op.parents)
-            .copied()
-            .collect();
-        epoch.op.parents = parents.into_iter().collect();
-        if epoch.began.seq(&place.log) == 0 {
-            epoch.began.raise(place.log, place.seq);
-        }
-        epoch.by.push(place.id);
-        self.counts.entry(author.seat).or_default().epochs += 1;
-        Ok(GovernanceChange::Began(op.epoch))
-    }
-
-    fn remove(
-        &mut self,
-        op: &RemoveOp,
-        author: &Author<'_>,
-    ) -> Result<GovernanceChange, VoidReason> {
-        if self
-            .grants_in_past(op.member, author.record)
-            .next()
-            .is_none()
-        {
-            return Err(VoidReason::NoSuchMember);
-        }
-        if !bug!(RevokeNotChecked) {
-            self.check_power(Power::Govern, author)?;
-        }
-        self.count_op_on(op.member, author.seat)?;
-        Ok(GovernanceChange::Removed(op.member))
-    }
-
-    fn accept(&self, author: &Author<'_>) -> Result<GovernanceChange, VoidReason> {
-        self.check_power(Power::Govern, author)?;
-        Ok(GovernanceChange::Accepted)
-    }
-
-    fn leave(&self, author: &Author<'_>) -> Result<GovernanceChange, VoidReason> {
-        self.check_power(Power::Belong, author)?;
-        Ok(GovernanceChange::Left(author.seat))
-    }
-
-    fn device(
-        &mut self,
-        name: OpRef,
-        op: &DeviceOp,
-        author: &Author<'_>,
-    ) -> Result<GovernanceChange, VoidReason> {
-        // Others could add more than anybody could count.
-        if op.member != author.seat {
-            return Err(VoidReason::NotAuthorsMember);
-        }
-        self.check_power(Power::Belong, author)?;
-        let counts = self.counts.get(&author.seat);
-        if counts.is_some_and(|it| it.devices >= DEVICES_PER_SEAT_MAX) {
-            return Err(VoidReason::TooMany);
-        }
-        if !op.is_signed(self.thread) {
-            return Err(VoidReason::DeviceNotSigned);
-        }
-        self.counts.entry(author.seat).or_default().devices += 1;
-        self.devices
-            .entry(op.seat)
-            .or_default()
-            .insert(name, op.kem);
-        self.seats.entry(op.seat).or_default();
-        Ok(GovernanceChange::DeviceAdded(op.seat))
-    }
-
-    fn check_power(&self, power: Power, author: &Author<'_>) -> Result<(), VoidReason> {
-        let mut grants = self.grants_of_author(author);
-        let has = grants.any(|(_, grant)| grant.op.role.has(power));
-        has.then_some(()).ok_or(VoidReason::NotPermitted)
-    }
-
-    /// The grants in a record's past of the members that its author belongs to.
-    fn grants_of_author<'a>(
-        &'a self,
-        author: &'a Author<'_>,
-    ) -> impl Iterator<Item = (OpRef, &'a Grant)> {
-        let members = author.members.iter();
-        members.flat_map(|member| self.grants_in_past(*member, author.record))
-    }
-
-    fn grants_in_past<'a>(
-        &'a self,
-        member: SeatId,
-        record: &'a ControlRecord,
-    ) -> impl Iterator<Item = (OpRef, &'a Grant)> {
-        self.grants_to(member).filter(|(_, grant)| {
-            let is_past = grant.record.is_none_or(|at| is_past(at, record));
-            is_past && grant.holds_at(record.stamp)
-        })
     }
 
     /// The possible grants to a member, by the first of its seats.
@@ -781,131 +495,8 @@ impl Governance {
         logs.filter_map(|log| self.opening(log).map(|opening| (*log, opening)))
     }
 
-    /// An epoch that began, in the lowest key domain if there are several.
-    #[must_use]
-    pub fn epoch(&self, id: &EpochId) -> Option<&EpochOp> {
-        let domains = self.epochs.get(id)?;
-        domains.values().next().map(|epoch| &epoch.op)
-    }
-
-    /// An epoch of a key domain that began.
-    #[must_use]
-    pub fn epoch_in(&self, domain: u32, id: &EpochId) -> Option<&EpochOp> {
-        let epoch = self.epochs.get(id)?.get(&domain)?;
-        Some(&epoch.op)
-    }
-
-    /// Tells whether an epoch began at or below a control frontier.
-    #[must_use]
-    pub fn epoch_began(&self, domain: u32, id: &EpochId, frontier: &Frontier) -> bool {
-        let epoch = self.epochs.get(id).and_then(|it| it.get(&domain));
-        epoch.is_some_and(|epoch| {
-            let mut began = epoch.began.iter();
-            began.any(|(log, seq)| frontier.seq(&log) >= seq)
-        })
-    }
-
-    /// All epochs.
-    pub fn epochs(&self) -> impl Iterator<Item = &EpochOp> {
-        self.epochs
-            .values()
-            .flat_map(BTreeMap::values)
-            .map(|it| &it.op)
-    }
-
-    /// Tells whether an epoch is safe to seal under for somebody who has seen so much of the control logs, or
-    /// all that is here: whether nobody who holds its key has lost the right to read by that.
-    ///
-    /// Each right to read that was ended must have been ended by something that the epoch's own record had
-    /// seen, or did itself.
-    #[must_use]
-    pub fn is_safe(&self, domain: u32, id: &EpochId, past: Option<&Frontier>) -> bool {
-        let epoch = self.epochs.get(id).and_then(|it| it.get(&domain));
-        epoch.is_some_and(|epoch| self.standing.is_safe(&epoch.by, past))
-    }
-
-    /// The epoch to seal under: a safe one that no other safe one descends from, of several the lowest id.
-    /// Nothing if there is none: then one is begun.
-    #[must_use]
-    pub fn sealing_epoch(&self, domain: u32) -> Option<EpochId> {
-        self.sealing_epoch_among(domain, |_| true)
-    }
-
-    /// As [`Governance::sealing_epoch`], among the epochs that `held` tells: one whose key was never
-    /// handed over stops nobody from writing.
-    pub(crate) fn sealing_epoch_among(
-        &self,
-        domain: u32,
-        held: impl Fn(&EpochId) -> bool,
-    ) -> Option<EpochId> {
-        let standing = self.standing_epochs(domain);
-        let safe = standing.filter(|it| held(&it.op.epoch) && self.standing.is_safe(&it.by, None));
-        newest_of(&safe.map(|it| &it.op).collect::<Vec<_>>())
-    }
-
-    /// Epochs of a domain that no other one descends from, sorted, at most as many as one may follow.
-    pub(crate) fn tips(&self, domain: u32) -> Vec<EpochId> {
-        let all: Vec<_> = self.standing_epochs(domain).map(|it| &it.op).collect();
-        let parents: BTreeSet<_> = all.iter().flat_map(|it| &it.parents).collect();
-        let tips = all.iter().map(|it| it.epoch);
-        let tips: BTreeSet<_> = tips.filter(|it| !parents.contains(it)).collect();
-        tips.into_iter().take(EPOCH_PARENTS_MAX).collect()
-    }
-
-    /// The epochs of a domain whose beginning stands. Others still open, and never seal.
-    fn standing_epochs(&self, domain: u32) -> impl Iterator<Item = &Epoch> {
-        let of_domain = self.epochs.values().filter_map(move |it| it.get(&domain));
-        of_domain.filter(|epoch| {
-            let mut by = epoch.by.iter();
-            by.any(|record| self.stands(record, Power::Write))
-        })
-    }
-
     /// The ops that are not possible, and why.
     pub fn void(&self) -> impl Iterator<Item = (OpRef, VoidReason)> + '_ {
         self.void.iter().map(|(name, reason)| (*name, *reason))
     }
-}
-
-/// Who wrote a control record.
-struct Author<'a> {
-    seat: SeatId,
-    /// The first seats of the members that it belongs to.
-    members: Vec<SeatId>,
-    record: &'a ControlRecord,
-}
-
-/// What an op may change for members.
-fn act_of(op: &FrameOp) -> Option<Act> {
-    Some(match op {
-        FrameOp::Grant(op) => Act::Grant {
-            to: op.seat,
-            role: op.role,
-            expires: op.expires_millis.map(Stamp::from_millis),
-        },
-        FrameOp::Remove(op) => Act::Remove { whom: op.member },
-        FrameOp::Accept(_) => Act::Accept,
-        FrameOp::Leave => Act::Leave,
-        FrameOp::Device(op) => Act::Device {
-            member: op.member,
-            seat: op.seat,
-        },
-        FrameOp::Open(_) | FrameOp::Epoch(_) | FrameOp::Fork(_) => return None,
-    })
-}
-
-/// Of epochs, one that no other one descends from, the lowest of several.
-fn newest_of(epochs: &[&EpochOp]) -> Option<EpochId> {
-    let parents: BTreeSet<_> = epochs.iter().flat_map(|it| &it.parents).collect();
-    let ids = || epochs.iter().map(|it| it.epoch);
-    // Colluding minters of one key could make a circle; then all of them are as good.
-    ids()
-        .filter(|id| !parents.contains(id))
-        .min()
-        .or(ids().min())
-}
-
-/// Tells whether what stands at a place is in a record's past; ops of one record see those before them.
-fn is_past(at: RecordRef, record: &ControlRecord) -> bool {
-    at == record.place || record.past.seq(&at.log) >= at.seq
 }

@@ -28,6 +28,7 @@ mod append;
 mod audit;
 mod cut;
 mod fence;
+mod govern;
 mod load;
 mod log;
 mod pack;
