@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use leno_benches::Outcome;
+use leno_benches::bare::{self, grant};
 use leno_benches::measure::{Samples, timed};
 use leno_benches::report::{Goal, Line, Report, Unit};
-use leno_identity::{AgreementKey, SigningKey};
 use leno_threads_core::acl::{ControlRecord, Governance};
 use leno_threads_core::store::{MemoryStore, Store, Table, scan_prefix};
 use leno_threads_core::thread::{Changes, Seat, Thread};
 use leno_threads_core::{
-    EpochKey, FrameOp, Frontier, Genesis, GrantOp, NonceSecret, Policy, RecordId, RecordRef,
-    RemoveOp, Role, Scope, SeatId, Seq, Stamp, Suite, THREAD_DOMAIN, Wrap,
+    EpochKey, FrameOp, Frontier, Genesis, NonceSecret, Policy, RecordId, RecordRef, RemoveOp, Role,
+    SeatId, Seq, Stamp, Suite, THREAD_DOMAIN, Wrap,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
@@ -87,14 +87,9 @@ pub(crate) fn run(_: &Path, report: &mut Report) -> Outcome {
 /// 9c: somebody is removed of a thousand.
 fn removal(report: &mut Report) -> Outcome {
     let mut rng = ChaCha20Rng::seed_from_u64(7);
-    let mut fresh = || -> Outcome<Seat> {
-        Ok(Seat {
-            signing: SigningKey::generate(&mut rng)?,
-            kem: AgreementKey::generate(&mut rng)?,
-        })
-    };
-    let owner = fresh()?;
-    let readers: Vec<Seat> = (0..READERS).map(|_| fresh()).collect::<Outcome<_>>()?;
+    let owner = bare::seat(&mut rng)?;
+    let readers = (0..READERS).map(|_| bare::seat(&mut rng));
+    let readers: Vec<Seat> = readers.collect::<Outcome<_>>()?;
     let (mut times, mut bytes, mut floors) = (Vec::new(), 0, Vec::new());
     let store = MemoryStore::new();
     let commit = |changes: Changes| futures_executor::block_on(store.commit(changes.batch));
@@ -188,19 +183,6 @@ fn seat(number: u64) -> SeatId {
     let mut key = [0; 32];
     ChaCha20Rng::seed_from_u64(number).fill_bytes(&mut key);
     SeatId(key)
-}
-
-fn grant(seat: SeatId, kem: [u8; 32], role: Role) -> FrameOp {
-    FrameOp::Grant(GrantOp {
-        seat,
-        kem,
-        role,
-        scope: Scope::Thread,
-        expires_millis: None,
-        identity: None,
-        recovery: None,
-        accepts: Vec::new(),
-    })
 }
 
 /// Members come, change roles, are removed and let in again, by whoever governs, in turn. Each hears of the

@@ -9,7 +9,8 @@ use leno_threads_core::store::{MemoryStore, Store, View};
 use leno_threads_core::sync::{PeerKey, Replica};
 use leno_threads_core::thread::{Changes, Seat, Thread};
 use leno_threads_core::{
-    FrameOp, GrantOp, NonceSecret, Padding, Role, Scope, ServiceKey, Suite, THREAD_DOMAIN, ThreadId,
+    FrameOp, GrantOp, NonceSecret, Padding, Role, Scope, SeatId, ServiceKey, Suite, THREAD_DOMAIN,
+    ThreadId,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng as _;
@@ -40,6 +41,21 @@ pub fn seat(rng: &mut ChaCha20Rng) -> Outcome<Seat> {
     Ok(Seat {
         signing: SigningKey::generate(rng)?,
         kem: AgreementKey::generate(rng)?,
+    })
+}
+
+/// A grant of a role to a seat.
+#[must_use]
+pub fn grant(seat: SeatId, kem: [u8; 32], role: Role) -> FrameOp {
+    FrameOp::Grant(GrantOp {
+        seat,
+        kem,
+        role,
+        scope: Scope::Thread,
+        expires_millis: None,
+        identity: None,
+        recovery: None,
+        accepts: Vec::new(),
     })
 }
 
@@ -88,16 +104,7 @@ impl Bare {
     /// If the store fails.
     pub fn create(&mut self, guest: &Seat, role: Role) -> Outcome<(ThreadId, ServiceKey)> {
         let own = seat(&mut self.rng)?;
-        let grant = FrameOp::Grant(GrantOp {
-            seat: guest.id(),
-            kem: guest.kem.public_key().to_bytes(),
-            role,
-            scope: Scope::Thread,
-            expires_millis: None,
-            identity: None,
-            recovery: None,
-            accepts: Vec::new(),
-        });
+        let grant = grant(guest.id(), guest.kem.public_key().to_bytes(), role);
         let (id, service) = self.step(|replica, view, now, rng, changes| {
             let (number, secret) = (replica.next_number(), replica.nonce_secret());
             let suite = Suite::Aes256Gcm;

@@ -4,19 +4,19 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use futures_executor::block_on;
-use leno_identity::{AgreementKey, SigningKey};
 use leno_threads_core::store::{Store, View};
 use leno_threads_core::sync::{PeerKey, Replica};
-use leno_threads_core::thread::{Appended, Changes, Opened, Seat, Thread};
+use leno_threads_core::thread::{Appended, Changes, Opened, Thread};
 use leno_threads_core::{
-    FrameOp, GrantOp, LogId, NonceSecret, OpRef, Padding, Role, RosterOp, Run, Scope, Seq, Suite,
-    THREAD_DOMAIN, ThreadId, decode_row,
+    LogId, NonceSecret, OpRef, Padding, Role, RosterOp, Run, Seq, Suite, THREAD_DOMAIN, ThreadId,
+    decode_row,
 };
 use leno_threads_db::{Documents, Transaction};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng as _;
 
 use crate::Outcome;
+use crate::bare::{grant, seat};
 use crate::event::{COLLECTION, Event};
 
 /// Some day in 2023, in milliseconds since the Unix epoch.
@@ -100,16 +100,7 @@ impl Peer {
     pub fn invite(&mut self, seed: u64, store: Arc<dyn Store>, role: Role) -> Outcome<Self> {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let seat = seat(&mut rng)?;
-        let grant = FrameOp::Grant(GrantOp {
-            seat: seat.id(),
-            kem: seat.kem.public_key().to_bytes(),
-            role,
-            scope: Scope::Thread,
-            expires_millis: None,
-            identity: None,
-            recovery: None,
-            accepts: Vec::new(),
-        });
+        let grant = grant(seat.id(), seat.kem.public_key().to_bytes(), role);
         let store_here = self.store.clone();
         let view = store_here.view()?;
         let thread = open(&mut self.replica, self.thread)?;
@@ -505,11 +496,4 @@ fn key_of(seed: u64) -> PeerKey {
 fn replica_of(store: &dyn Store, key: PeerKey) -> Outcome<Replica> {
     let secret = NonceSecret::new(&key.0);
     Ok(Replica::load(&*store.view()?, key, secret)?)
-}
-
-fn seat(rng: &mut ChaCha20Rng) -> Outcome<Seat> {
-    Ok(Seat {
-        signing: SigningKey::generate(rng)?,
-        kem: AgreementKey::generate(rng)?,
-    })
 }
