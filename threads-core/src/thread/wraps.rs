@@ -276,8 +276,8 @@ impl Thread {
             view,
             Table::Wraps,
             &keys::thread(self.number),
-            &mut |_, row| {
-                match decode_wrap(row) {
+            &mut |key, row| {
+                match decode_wrap(key, row) {
                     Ok((wrap, from)) => wraps.push((!self.may_read(from), wrap)),
                     Err(_) => damaged = true,
                 }
@@ -540,19 +540,37 @@ fn wrap_key(thread: u32, epoch: &EpochId, seat: &SeatId, tag: &WrapTag) -> Vec<u
     keys::suffixed(thread, &[&epoch.0, &seat.0, tag])
 }
 
-/// The row of a wrap: `[wrap, seat that handed it over]`.
+/// The row of a wrap, of which the key names epoch and recipient: `[key domain, encapsulated key, sealed key,
+/// seat that handed it over]`.
 fn encode_wrap(wrap: &Wrap, from: &SeatId) -> Vec<u8> {
     let mut encoder = Encoder::new();
-    encoder.array(2);
-    wrap.encode(&mut encoder);
-    encoder.bytes(&from.0);
+    encoder
+        .array(4)
+        .uint(wrap.domain.into())
+        .bytes(&wrap.encapsulated)
+        .bytes(&wrap.sealed)
+        .bytes(&from.0);
     encoder.into_vec()
 }
 
-fn decode_wrap(row: &[u8]) -> Result<(Wrap, SeatId), DecodeError> {
+fn decode_wrap(key: &[u8], row: &[u8]) -> Result<(Wrap, SeatId), DecodeError> {
+    let named = key.get(4..).and_then(|named| {
+        let (epoch, rest) = named.split_first_chunk()?;
+        Some((EpochId(*epoch), SeatId(*rest.first_chunk()?)))
+    });
+    let (epoch, seat) = named.ok_or(DecodeError::OutOfBounds {
+        offset: 0,
+        what: "the key of a wrap",
+    })?;
     let mut decoder = Decoder::new(row);
-    decoder.array_of(2)?;
-    let wrap = Wrap::decode(&mut decoder)?;
+    decoder.array_of(4)?;
+    let wrap = Wrap {
+        domain: decoder.u32()?,
+        epoch,
+        seat,
+        encapsulated: *decoder.fixed()?,
+        sealed: *decoder.fixed()?,
+    };
     let from = SeatId(*decoder.fixed()?);
     decoder.finish()?;
     Ok((wrap, from))
@@ -562,17 +580,22 @@ fn decode_wrap(row: &[u8]) -> Result<(Wrap, SeatId), DecodeError> {
 pub(super) fn wrapped(view: &dyn View, thread: u32) -> Result<Wrapped, StoreError> {
     let mut wrapped = Wrapped::new();
     let mut damaged = false;
-    scan_prefix(view, Table::Wraps, &keys::thread(thread), &mut |_, row| {
-        match decode_wrap(row) {
-            Ok((wrap, from)) => {
-                let of_seat: &mut BTreeMap<_, _> =
-                    wrapped.entry((wrap.epoch, wrap.seat)).or_default();
-                of_seat.insert(tag_of(&wrap), from);
+    scan_prefix(
+        view,
+        Table::Wraps,
+        &keys::thread(thread),
+        &mut |key, row| {
+            match decode_wrap(key, row) {
+                Ok((wrap, from)) => {
+                    let of_seat: &mut BTreeMap<_, _> =
+                        wrapped.entry((wrap.epoch, wrap.seat)).or_default();
+                    of_seat.insert(tag_of(&wrap), from);
+                }
+                Err(_) => damaged = true,
             }
-            Err(_) => damaged = true,
-        }
-        ControlFlow::Continue(())
-    })?;
+            ControlFlow::Continue(())
+        },
+    )?;
     if damaged {
         return Err(StoreError::Corrupt {
             what: "a key wrap".to_owned(),
