@@ -100,8 +100,8 @@ impl Governance {
     /// Tells whether an epoch is safe to seal under for somebody who has seen so much of the control logs, or
     /// all that is here: whether nobody who holds its key has lost the right to read by that.
     ///
-    /// Each right to read that was ended must have been ended by something that the epoch's own record had
-    /// seen, or did itself.
+    /// Its own record must have seen, or be, each record that ends rights to read by what stands: removals,
+    /// leaves, lower roles, shown forks, and acceptances of these.
     #[must_use]
     pub fn is_safe(&self, domain: u32, id: &EpochId, past: Option<&Frontier>) -> bool {
         let epoch = self.epochs.get(id).and_then(|it| it.get(&domain));

@@ -58,6 +58,9 @@ impl Governance {
             place: record.place,
             stamp: record.stamp,
             acts,
+            shows_fork: changes
+                .iter()
+                .any(|it| matches!(it, GovernanceChange::Forked(..))),
         };
         self.standing.insert(said, &record.past);
         for change in &changes {

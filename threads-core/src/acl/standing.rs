@@ -23,6 +23,7 @@ use crate::{OpRef, RecordId, RecordRef, SeatId};
 
 use acceptance::Accepted;
 use grants::{Devices, Given, Member};
+use losses::{Clash, Ends};
 
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(super) struct EntryAt(u32);
@@ -69,6 +70,8 @@ pub(super) struct Said {
     pub(super) stamp: Stamp,
     /// Each with its index in the record, and the records that it accepts.
     pub(super) acts: Vec<(u32, Act, Vec<RecordRef>)>,
+    /// Whether it shows that a log has two branches.
+    pub(super) shows_fork: bool,
 }
 
 /// What somebody has seen: the newest records of logs by their numbers, sorted by these.
@@ -162,8 +165,9 @@ pub(super) struct Standing {
     owners: Vec<(MemberAt, usize)>,
     /// Leaves that would leave no owner.
     void_leaves: BTreeSet<EntryAt>,
-    /// Members of whom a grant was ended, or fell, or does not let them read.
-    ending: BTreeSet<MemberAt>,
+    /// By log, the records that may end rights to read, and the place of the first of them.
+    endings: BTreeMap<u32, (Vec<(EntryAt, Ends)>, Seq)>,
+    clashes: Vec<Clash>,
     has_leaves: bool,
     queue: VecDeque<MemberAt>,
     /// Members for whom something else than their grants changed.
@@ -207,7 +211,8 @@ impl Standing {
             forked: BTreeMap::new(),
             owners: Vec::new(),
             void_leaves: BTreeSet::new(),
-            ending: BTreeSet::new(),
+            endings: BTreeMap::new(),
+            clashes: Vec::new(),
             has_leaves: false,
             queue: VecDeque::new(),
             forced: BTreeSet::new(),
@@ -315,6 +320,7 @@ impl Standing {
             self.note(at, *index, act);
             self.note_acceptances(at, act.power(), accepts);
         }
+        self.note_endings(at, &said);
         self.look_at(at);
     }
 
@@ -339,7 +345,6 @@ impl Standing {
                 self.has_leaves = true;
                 for (member, _) in self.entry(at).belongs.clone() {
                     self.member_mut(member).leaves.push(at);
-                    self.note_endings(member);
                 }
             }
             Act::Device { member, seat } => {

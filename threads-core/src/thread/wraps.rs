@@ -68,17 +68,19 @@ pub(crate) fn tag_of(wrap: &Wrap) -> WrapTag {
 impl Thread {
     /// Wraps every key that is held for every reader for whom there is none yet that was made here or
     /// handed over by a reader: others may be junk. Whose grant ended by the newest stamp here gets
-    /// none. Returns how many were made: at most [`WRAPS_PER_STEP_MAX`]; the rest is left for a later
-    /// call.
+    /// none. If this seat itself may not read any more, it serves only those for whom there is none at
+    /// all: it may be the last to hold a key. Returns how many were made: at most
+    /// [`WRAPS_PER_STEP_MAX`]; the rest is left for a later call.
     pub fn wrap_missing(&mut self, rng: &mut dyn CryptoRng, changes: &mut Changes) -> usize {
         let own = self.seat.id();
         let mut made = 0;
         let readers: Vec<_> = self.governance.readers_at(self.newest).collect();
         let epochs: Vec<EpochId> = self.keys.keys().copied().collect();
+        let reads = self.may_read(own);
         for epoch in epochs {
             for (seat, _) in &readers {
                 let tags = self.wrapped.get(&(epoch, *seat));
-                if *seat == own || tags.is_some_and(|tags| self.is_served(tags)) {
+                if *seat == own || tags.is_some_and(|tags| !reads || self.is_served(tags)) {
                     continue;
                 }
                 if made == WRAPS_PER_STEP_MAX {

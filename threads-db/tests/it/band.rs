@@ -7,13 +7,15 @@ use std::sync::OnceLock;
 
 use futures_executor::block_on;
 use leno_identity::{AgreementKey, SigningKey};
+use leno_threads_core::acl::Governance;
 use leno_threads_core::store::{Batch, MemoryStore, Store, Table, View, scan_prefix};
 use leno_threads_core::thread::{
     AppendError, Changes, Opened, ReceiveError, Rejudged, Seat, TakeWrapError, Thread,
 };
 use leno_threads_core::{
-    EpochKey, EpochOp, FrameOp, GrantOp, LogId, NonceSecret, OpRef, RecordRef, Role, RosterOp, Run,
-    Scope, SeatId, Seq, Stamp, Suite, THREAD_DOMAIN, Wrap, decode_row,
+    EpochId, EpochKey, EpochOp, FrameOp, GrantOp, KeyRef, LogId, NonceSecret, OpRef, RecordRef,
+    RemoveOp, Role, RosterOp, Run, Scope, SeatId, Seq, Stamp, Suite, THREAD_DOMAIN, Wrap,
+    decode_row,
 };
 use leno_threads_db::{DbError, Definition, Documents, Refold, Transaction, Writer};
 use rand_chacha::ChaCha20Rng;
@@ -48,6 +50,8 @@ pub(crate) struct Member {
     pub(crate) opened: BTreeMap<(LogId, Seq), Record>,
     /// Records that stand otherwise than before, to be folded again.
     rejudged: Vec<Rejudged>,
+    /// What this member knew of governance when it wrote each of its data records.
+    pub(crate) knew: BTreeMap<(LogId, Seq), Governance>,
 }
 
 type Rows = Vec<(Table, Vec<u8>, Vec<u8>)>;
@@ -219,6 +223,7 @@ impl Member {
             now: NOW + 1_000,
             opened: BTreeMap::new(),
             rejudged: Vec::new(),
+            knew: BTreeMap::new(),
         }
     }
 
@@ -342,6 +347,8 @@ impl Member {
         assert_eq!(member_of(&self.thread, &record.log), record.member);
         let place = (record.log, record.seq);
         assert!(self.opened.insert(place, record).is_none());
+        let knew = self.thread.governance().clone();
+        self.knew.insert(place, knew);
     }
 
     /// Writes transactions under one signature.
@@ -358,7 +365,7 @@ impl Member {
     fn govern(&mut self, frame: &[FrameOp], roster: &[RosterOp]) {
         self.step(|thread, view, now, rng, changes| {
             match thread.govern(view, frame, roster, now, rng, changes) {
-                Ok(_) | Err(AppendError::NoKey { .. }) => {}
+                Ok(_) | Err(AppendError::NoKey { .. } | AppendError::NotWriter) => {}
                 Err(error) => panic!("{error}"),
             }
         });
@@ -370,15 +377,10 @@ impl Member {
         self.govern(&[], &[]);
     }
 
-    /// Grants a role to the seat of a member, or of one who never comes; void if it may not be given. Members
-    /// stay readers, as they are compared by what they read.
+    /// Grants a role to the seat of a member, or of one who never comes; void if it may not be given.
     pub(crate) fn grant(&mut self, to: usize, role: Role) {
         let seats = &base().seats;
         let to = to % seats.len();
-        let role = match role.reads() || to > DAVE {
-            true => role,
-            false => Role::Reader,
-        };
         self.govern(&[grant(seats[to], role)], &[]);
     }
 
@@ -417,7 +419,8 @@ impl Member {
             .map(|wrap| Parcel::Wrap(wrap.unwrap()))
             .collect();
         for wrap in &wraps {
-            assert!(self.take(wrap));
+            // But for those who may not read any more.
+            self.take(wrap);
         }
         wraps
     }
@@ -463,6 +466,8 @@ impl Member {
                 let from = thread.genesis().owner;
                 match thread.take_wrap(view, from, wrap, changes, &mut sink) {
                     Ok(_) => true,
+                    // Several members made one.
+                    Err(TakeWrapError::TooMany { .. }) => true,
                     Err(TakeWrapError::UnknownEpoch | TakeWrapError::Ghost { .. }) => false,
                     Err(error) => panic!("{error}"),
                 }
@@ -505,8 +510,113 @@ impl Member {
         while !left.is_empty() {
             let before = left.len();
             left.retain(|parcel| !self.take(parcel));
-            assert!(left.len() < before, "never taken in: {left:?}");
+            if left.len() == before {
+                // Keys for those who may not read any more.
+                let are_ghosts = left.iter().all(|it| matches!(it, Parcel::Wrap(_)));
+                assert!(are_ghosts, "never taken in: {left:?}");
+                return;
+            }
         }
+    }
+
+    /// The epoch that each data record is sealed under.
+    pub(crate) fn sealed_under(&self) -> BTreeMap<(LogId, Seq), EpochId> {
+        let view = self.store.view().unwrap();
+        let mut epochs = BTreeMap::new();
+        for log in self.thread.logs().filter(|log| !log.is_control) {
+            self.thread
+                .scan_rows(&*view, &log.id, 1, &mut |_, row| {
+                    let (tip, run) = decode_row(row).unwrap();
+                    let run = run.verify(self.thread.id(), log.id, &tip).unwrap();
+                    for record in run.records() {
+                        if let KeyRef::Data { epoch, .. } = record.key {
+                            epochs.insert((log.id, record.seq), epoch);
+                        }
+                    }
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+        }
+        epochs
+    }
+
+    pub(crate) fn holds_key(&self, epoch: &EpochId) -> bool {
+        self.thread.holds_key(epoch)
+    }
+
+    pub(crate) fn lacks_keys(&self) -> bool {
+        !self.thread.missing_keys().is_empty()
+    }
+
+    /// Tells whether anybody gave a member a role that reads, by what this one knows.
+    pub(crate) fn was_ever_let_in(&self, member: usize) -> bool {
+        let seat = base().seats[member].0;
+        let mut grants = self.thread.governance().grants_of(seat);
+        grants.any(|(_, grant)| grant.op.role.reads())
+    }
+
+    /// Tells whether somebody who knew so much of governance knew that a member may not read, and nothing that
+    /// this member knows of has let it since.
+    pub(crate) fn is_out_for(&self, member: usize, knew: &Governance) -> bool {
+        let seat = base().seats[member].0;
+        let let_in = self.thread.governance().grants_of(seat);
+        let mut let_in = let_in.filter(|(_, grant)| grant.op.role.reads());
+        // What removed it may have fallen.
+        !self.reads(member)
+            && !knew.role(seat).is_some_and(Role::reads)
+            && let_in.all(|(name, _)| knew.grant_named(&name).is_some())
+    }
+
+    /// Tells whether a member may read, by what this one knows.
+    pub(crate) fn reads(&self, member: usize) -> bool {
+        let role = self.thread.governance().role(base().seats[member].0);
+        role.is_some_and(Role::reads)
+    }
+
+    /// Removes a member, and accepts what is here of its logs or nothing.
+    pub(crate) fn remove(&mut self, whom: usize, keeps: bool) {
+        let member = base().seats[whom].0;
+        let view = self.store.view().unwrap();
+        let accepts = match keeps {
+            true => self.thread.acceptances(&*view, member).unwrap(),
+            false => Vec::new(),
+        };
+        drop(view);
+        self.govern(&[FrameOp::Remove(RemoveOp { member, accepts })], &[]);
+    }
+
+    pub(crate) fn leave(&mut self) {
+        self.govern(&[FrameOp::Leave], &[]);
+    }
+
+    /// Accepts all that is here of the data logs of a member.
+    pub(crate) fn accept(&mut self, whom: usize) {
+        let member = base().seats[whom].0;
+        let governance = self.thread.governance();
+        let logs = self.thread.logs().filter(|log| {
+            let opening = governance.opening(&log.id);
+            log.admitted > 0
+                && log.admitted == log.tip.seq
+                && opening.is_some_and(|it| it.seat == member)
+        });
+        let accepts: Vec<_> = logs
+            .map(|log| RecordRef {
+                log: log.id,
+                seq: log.tip.seq,
+                id: log.tip.id,
+            })
+            .collect();
+        if !accepts.is_empty() {
+            self.govern(&[FrameOp::Accept(accepts)], &[]);
+        }
+    }
+
+    /// Wraps all keys for all who may read, and returns all wraps.
+    pub(crate) fn wraps(&mut self) -> Vec<Parcel> {
+        self.step(|thread, _, _, rng, changes| while thread.wrap_missing(rng, changes) > 0 {});
+        let view = self.store.view().unwrap();
+        let wraps = self.thread.wraps(&*view).unwrap();
+        wraps.into_iter().map(Parcel::Wrap).collect()
     }
 
     /// Takes in the control records of all but the owner, and returns them.

@@ -208,7 +208,6 @@ impl Standing {
                 grant.added = fate.added;
             }
         }
-        self.note_endings(at);
         has_changed
     }
 

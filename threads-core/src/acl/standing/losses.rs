@@ -1,138 +1,186 @@
 //! Losses of the right to read, and which epochs are safe from them.
 //!
-//! An epoch may be sealed under as long as each reading grant that its user has seen, and seen ended, was
-//! ended by what the epoch's own record had seen: then nobody who holds its key has lost the right to read.
+//! A record may end rights to read by what it says: whether it does depends on what stands. An epoch may be
+//! sealed under as long as its own record had seen each record that does, and that its user has seen: then
+//! nobody who holds its key has lost the right to read.
 //!
-//! What a record is put aside for must be what its author could know, and all peers judge alike: so whether an
-//! owner's leave stands, which later ops decide, counts only for whoever seals now.
+//! It is not enough that it had seen what ended the right of each. Who was let in meanwhile, because a removal
+//! fell, was given the key; and something else made the removal stand again.
 
 use std::collections::BTreeSet;
 
 use leno_crdt_codec::Seq;
 
-use super::grants::{Given, Member};
-use super::{EntryAt, MemberAt, Power, Rank, Standing};
+use super::{Act, EntryAt, Power, Said, Standing};
 use crate::RecordId;
 use crate::control::Role;
 use crate::frontier::Frontier;
 
+/// By what a record may end rights to read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ends {
+    /// Whether it shows a fork: what stood on a branch may fall.
+    by_proof: bool,
+    /// What its author needs for what may end them.
+    powers: BTreeSet<Power>,
+    /// Whether it says that an owner leaves: whether that stands, later records decide.
+    owner_leaves: bool,
+}
+
+impl Ends {
+    fn is_empty(&self) -> bool {
+        !self.by_proof && self.powers.is_empty() && !self.owner_leaves
+    }
+}
+
+/// Two grants to one member that know nothing of each other: one may take from the other what it permits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clash {
+    one: (EntryAt, Power),
+    other: (EntryAt, Power),
+}
+
 impl Standing {
-    /// Whether an epoch that these records began is safe to seal under for somebody who has seen so much;
-    /// all that is here if nothing is given.
-    pub(in crate::acl) fn is_safe(&self, began_by: &[RecordId], past: Option<&Frontier>) -> bool {
-        if self.ending.is_empty() {
-            return true;
-        }
-        let past = past.map(|past| self.numbered(past, None));
-        let began: Vec<_> = began_by.iter().filter_map(|id| self.at.get(id)).collect();
-        self.ending.iter().all(|at| {
-            let member = self.member(*at);
-            let mut grants = member.grants.iter().filter(|it| {
-                let is_seen = |by| self.is_known(past.as_deref(), by);
-                it.role.reads() && it.by.is_none_or(|(by, _)| is_seen(by))
-            });
-            grants.all(|grant| {
-                let mut ends = self.losses(*at, grant, &mut BTreeSet::new());
-                if past.is_none() || grant.role != Role::Owner {
-                    ends.extend(self.leaves_that_end(member, grant));
+    /// Notes by what a record may end rights to read. Its own past tells that.
+    pub(super) fn note_endings(&mut self, at: EntryAt, said: &Said) {
+        let mut ends = Ends {
+            by_proof: said.shows_fork,
+            ..Ends::default()
+        };
+        for (index, act, accepts) in &said.acts {
+            let may_end = match act {
+                Act::Remove { .. } => true,
+                Act::Accept | Act::Device { .. } => false,
+                Act::Grant { to, role, .. } => {
+                    self.note_clashes((at, *index), *to, *role);
+                    let is_lower = |it: Role| loses_power(it, *role);
+                    self.was_given(at, *to, is_lower)
+                        // Then there is another one if an owner left.
+                        || (*role == Role::Owner && self.has_seen_leave(at))
                 }
-                let mut known = ends
-                    .iter()
-                    .filter(|it| self.is_known(past.as_deref(), **it));
-                known.next().is_none()
-                    || began.iter().all(|by| {
-                        let mut ends = ends.iter();
-                        ends.any(|it| it == *by || self.op_has_seen((**by, 0), (*it, 0)))
-                    })
-            })
+                Act::Leave => {
+                    let members = self.entry(at).belongs.iter();
+                    let firsts = members.map(|it| self.member(it.0).first);
+                    let is_owner = |role| role == Role::Owner;
+                    let is_owners = firsts
+                        .into_iter()
+                        .any(|it| self.was_given(at, it, is_owner));
+                    ends.owner_leaves |= is_owners;
+                    !is_owners
+                }
+            };
+            // A removal that fell stands again by being accepted.
+            let accepts_endings = || {
+                accepts.iter().any(|it| {
+                    let accepted = self.at.get(&it.id).map(|it| self.entry(*it).log);
+                    let of_log = accepted.and_then(|log| self.endings.get(&log));
+                    of_log.is_some_and(|(_, first)| *first <= it.seq)
+                })
+            };
+            if may_end || accepts_endings() {
+                ends.powers.insert(act.power());
+            }
+        }
+        if !ends.is_empty() {
+            let (log, seq) = (self.entry(at).log, said.place.seq);
+            let of_log = self.endings.entry(log).or_insert((Vec::new(), seq));
+            of_log.0.push((at, ends));
+        }
+    }
+
+    /// Whether a record's author has seen that somebody was given such a role.
+    fn was_given(&self, at: EntryAt, to: crate::SeatId, is_such: impl Fn(Role) -> bool) -> bool {
+        let member = self.member_at.get(&to).map(|it| self.member(*it));
+        let mut grants = member.into_iter().flat_map(|it| &it.grants);
+        grants.any(|grant| {
+            let is_seen = grant
+                .by
+                .is_none_or(|(by, _)| self.op_has_seen((at, 0), (by, 0)));
+            is_such(grant.role) && is_seen
         })
     }
 
-    fn is_known(&self, past: Option<&[(u32, Seq)]>, at: EntryAt) -> bool {
-        past.is_none_or(|past| self.has_seen(None, past, at))
+    fn has_seen_leave(&self, at: EntryAt) -> bool {
+        self.has_leaves && {
+            let all = self.endings.values().flat_map(|it| &it.0);
+            let mut leaves = all.filter(|it| it.1.owner_leaves);
+            leaves.any(|(leave, _)| self.op_has_seen((at, 0), (*leave, 0)))
+        }
     }
 
-    /// The records that took the right to read from a grant, or from whoever gave it the right to give it.
-    fn losses(
-        &self,
-        at: MemberAt,
-        grant: &Given,
-        looked_at: &mut BTreeSet<MemberAt>,
-    ) -> Vec<EntryAt> {
-        let member = self.member(at);
-        let Some(rank) = &grant.rank else {
-            return self.losses_of_giver(grant, looked_at);
+    /// Notes the grants to the same member that know nothing of one and permit other things.
+    fn note_clashes(&mut self, (at, index): (EntryAt, u32), to: crate::SeatId, role: Role) {
+        let Some(member) = self.member_at.get(&to).map(|it| self.member(*it)) else {
+            return;
         };
-        let mut ends = self.removals_of(member, grant, rank);
-        for (other, fate) in member.grants.iter().map(|it| (it, &it.ended)) {
-            let Some((by, giver)) = other.by.zip(self.giver(other)) else {
-                continue;
-            };
-            let is_loss = !other.role.reads() && giver < rank;
-            if is_loss && self.replaces(other, fate.as_ref(), grant, rank) {
-                ends.push(by.0);
-            }
+        let clashes = member.grants.iter().filter_map(|grant| {
+            let (by, _) = grant.by?;
+            let clash = by != at
+                && (loses_power(role, grant.role) || loses_power(grant.role, role))
+                && !self.op_has_seen((at, index), (by, 0));
+            clash.then(|| Clash {
+                one: (at, Power::to_grant(role)),
+                other: (by, Power::to_grant(grant.role)),
+            })
+        });
+        let clashes: Vec<_> = clashes.collect();
+        self.clashes.extend(clashes);
+    }
+
+    /// Whether an epoch that these records began is safe to seal under for somebody who has seen so much;
+    /// all that is here if nothing is given.
+    pub(in crate::acl) fn is_safe(&self, began_by: &[RecordId], past: Option<&Frontier>) -> bool {
+        if self.endings.is_empty() && self.clashes.is_empty() {
+            return true;
         }
-        ends
-    }
-
-    fn leaves_that_end(&self, member: &Member, grant: &Given) -> Vec<EntryAt> {
-        let leaves = self.leaves_of(member, grant);
-        let stand = leaves.filter(|it| {
-            let counts = grant.role != Role::Owner || !self.void_leaves.contains(it);
-            counts && self.rank(*it, Power::Belong).is_some()
-        });
-        stand.collect()
-    }
-
-    fn removals_of(&self, member: &Member, grant: &Given, rank: &Rank) -> Vec<EntryAt> {
-        let removals = member.removals.iter().filter(|removal| {
-            let by = self
-                .rank(removal.0, Power::to_remove())
-                .filter(|it| *it < rank);
-            by.is_some_and(|by| !self.survives(grant, **removal, by))
-        });
-        removals.map(|it| it.0).collect()
-    }
-
-    /// What ended the power of whoever gave a grant that does not stand by that.
-    fn losses_of_giver(&self, grant: &Given, looked_at: &mut BTreeSet<MemberAt>) -> Vec<EntryAt> {
-        let Some((by, _)) = grant.by else {
-            return Vec::new();
+        let past = past.map(|past| self.numbered(past, None));
+        let past = past.as_deref();
+        let began: Vec<_> = began_by.iter().filter_map(|id| self.at.get(id)).collect();
+        let is_covered = |at: EntryAt| {
+            let mut began = began.iter();
+            began.all(|by| **by == at || self.op_has_seen((**by, 0), (at, 0)))
         };
-        let power = Power::to_grant(grant.role);
-        let mut ends = Vec::new();
-        for (at, _) in &self.entry(by).belongs {
-            if !looked_at.insert(*at) {
-                continue;
-            }
-            let member = self.member(*at);
-            for given in member.grants.iter().filter(|it| it.role.has(power)) {
-                match &given.rank {
-                    None => ends.extend(self.losses_of_giver(given, looked_at)),
-                    Some(rank) => {
-                        ends.extend(self.removals_of(member, given, rank));
-                        let others = member.grants.iter().filter(|it| !it.role.has(power));
-                        ends.extend(others.filter_map(|it| {
-                            let stands = self.giver(it).is_some_and(|giver| giver < rank);
-                            it.by.filter(|_| stands).map(|it| it.0)
-                        }));
-                    }
-                }
-            }
-        }
-        ends
+        // Who leaves holds the key that he begins.
+        let leaves = |at: &EntryAt| {
+            let mut acts = self.entry(*at).said.acts.iter();
+            acts.any(|it| matches!(it.1, Act::Leave))
+        };
+        !began.iter().any(|by| leaves(by))
+            && self.endings.iter().all(|(log, (of_log, _))| {
+                let seen = past.map_or(Seq::MAX, |past| {
+                    let found = past.binary_search_by_key(log, |it| it.0).ok();
+                    found.and_then(|at| past.get(at)).map_or(0, |it| it.1)
+                });
+                let known = of_log.iter().rev().filter(|(at, ends)| {
+                    self.entry(*at).said.place.seq <= seen
+                        && self.ends_now(*at, ends, past.is_none())
+                });
+                // Who has seen the newest one has seen those before it.
+                known.take(1).all(|(at, _)| is_covered(*at))
+            })
+            && self.clashes.iter().all(|clash| {
+                let mut both = [clash.one, clash.other].into_iter();
+                let matters = both.all(|(at, power)| {
+                    let is_known = past.is_none_or(|past| self.has_seen(None, past, at));
+                    is_known && self.rank(at, power).is_some()
+                });
+                !matters || (is_covered(clash.one.0) && is_covered(clash.other.0))
+            })
     }
 
-    /// Notes whether anything was ever ended for a member.
-    pub(super) fn note_endings(&mut self, at: MemberAt) {
-        let member = self.member(at);
-        let mut grants = member.grants.iter();
-        let is_whole = member.removals.is_empty()
-            && member.leaves.is_empty()
-            && grants.all(|it| it.rank.is_some() && it.role.reads());
-        if !is_whole {
-            self.ending.insert(at);
-        }
+    /// Whether what a record says ends something by what stands.
+    fn ends_now(&self, at: EntryAt, ends: &Ends, for_sealer: bool) -> bool {
+        let mut powers = ends.powers.iter();
+        ends.by_proof
+            || powers.any(|power| self.rank(at, *power).is_some())
+            || (for_sealer
+                && ends.owner_leaves
+                && self.rank(at, Power::Belong).is_some()
+                && !self.void_leaves.contains(&at))
     }
+}
+
+/// Whether the one who gets another role may not read any more, or those to whom he gave roles.
+fn loses_power(before: Role, after: Role) -> bool {
+    before < after && (before.governs() || (before.reads() && !after.reads()))
 }
