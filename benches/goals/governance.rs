@@ -6,12 +6,13 @@ use leno_benches::Outcome;
 use leno_benches::bare::{self, grant};
 use leno_benches::measure::{Samples, timed};
 use leno_benches::report::{Goal, Line, Report, Unit};
+use leno_identity::{AgreementKey, SigningKey};
 use leno_threads_core::acl::{ControlRecord, Governance};
 use leno_threads_core::store::{MemoryStore, Store, Table, scan_prefix};
-use leno_threads_core::thread::{Changes, Seat, Thread};
+use leno_threads_core::thread::{Changes, Opened, Seat, Thread};
 use leno_threads_core::{
     EpochKey, FrameOp, Frontier, Genesis, NonceSecret, Policy, RecordId, RecordRef, RemoveOp, Role,
-    SeatId, Seq, Stamp, Suite, THREAD_DOMAIN, Wrap,
+    SeatId, Seq, Stamp, Suite, THREAD_DOMAIN, Wrap, decode_row,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
@@ -26,6 +27,9 @@ const ADMINS: u64 = 20;
 
 /// Readers of whom one is removed.
 const READERS: usize = 1_000;
+
+/// Epochs that the newest key leads back to.
+const EPOCHS_BACK: usize = 1_000;
 
 const NOW_MILLIS: u64 = 1_700_000_000_000;
 
@@ -91,23 +95,8 @@ fn removal(report: &mut Report) -> Outcome {
     let readers = (0..READERS).map(|_| bare::seat(&mut rng));
     let readers: Vec<Seat> = readers.collect::<Outcome<_>>()?;
     let (mut times, mut bytes, mut floors) = (Vec::new(), 0, Vec::new());
-    let store = MemoryStore::new();
+    let (store, mut thread) = new_thread(owner, &mut rng)?;
     let commit = |changes: Changes| futures_executor::block_on(store.commit(changes.batch));
-    let (secret, suite) = (NonceSecret::new(&[7; 32]), Suite::Aes256Gcm);
-    let mut changes = Changes::new();
-    let view = store.view()?;
-    let mut thread = Thread::create(
-        &*view,
-        0,
-        owner,
-        secret,
-        suite,
-        &[],
-        NOW_MILLIS,
-        &mut rng,
-        &mut changes,
-    )?;
-    commit(changes)?;
     let grants: Vec<_> = readers
         .iter()
         .map(|it| grant(it.id(), it.kem.public_key().to_bytes(), Role::Reader))
@@ -163,6 +152,99 @@ fn removal(report: &mut Report) -> Outcome {
         goal,
         bytes as f64,
     ));
+    back(report)
+}
+
+/// A thread in a store of its own.
+fn new_thread(owner: Seat, rng: &mut ChaCha20Rng) -> Outcome<(MemoryStore, Thread)> {
+    let store = MemoryStore::new();
+    let (view, mut changes) = (store.view()?, Changes::new());
+    let (secret, suite) = (NonceSecret::new(&[7; 32]), Suite::Aes256Gcm);
+    let thread = Thread::create(
+        &*view,
+        0,
+        owner,
+        secret,
+        suite,
+        &[],
+        NOW_MILLIS,
+        rng,
+        &mut changes,
+    )?;
+    drop(view);
+    futures_executor::block_on(store.commit(changes.batch))?;
+    Ok((store, thread))
+}
+
+/// 9d: a reader is handed the newest key, and opens those of all epochs before it.
+fn back(report: &mut Report) -> Outcome {
+    let mut rng = ChaCha20Rng::seed_from_u64(9);
+    let (owner, reader) = (bare::seat(&mut rng)?, bare::seat(&mut rng)?);
+    let (store, mut thread) = new_thread(owner, &mut rng)?;
+    let commit = |store: &MemoryStore, changes: Changes| {
+        futures_executor::block_on(store.commit(changes.batch))
+    };
+    for _ in 0..EPOCHS_BACK {
+        let (view, mut changes) = (store.view()?, Changes::new());
+        thread.govern_and_rotate(&*view, &[], NOW_MILLIS, &mut rng, &mut changes)?;
+        commit(&store, changes)?;
+    }
+    let (view, mut changes) = (store.view()?, Changes::new());
+    let kem = reader.kem.public_key().to_bytes();
+    let grants = [grant(reader.id(), kem, Role::Reader)];
+    thread.govern(&*view, &grants, &[], NOW_MILLIS, &mut rng, &mut changes)?;
+    thread.wrap_missing(&mut rng, &mut changes);
+    commit(&store, changes)?;
+    let (view, owner) = (store.view()?, thread.seat().id());
+    let wraps = thread.wraps(&*view)?.into_iter();
+    let wraps: Vec<Wrap> = wraps.filter(|it| it.domain == THREAD_DOMAIN).collect();
+    let [wrap] = wraps.as_slice() else {
+        return Err("one wrap leads to all keys".into());
+    };
+    let (mut rows, log) = (Vec::new(), owner.control_log());
+    thread.scan_rows(&*view, &log, 1, &mut |first, row| {
+        rows.push((first, row.to_vec()));
+        std::ops::ControlFlow::Continue(())
+    })?;
+    let (id, genesis) = (thread.id(), thread.genesis().encode());
+    let opened = Samples::take(SAMPLES, || {
+        let store = MemoryStore::new();
+        let (secret, service) = (NonceSecret::new(&[8; 32]), thread.service_key().clone());
+        let seat = Seat {
+            signing: SigningKey::from_secret_bytes(&reader.signing.to_secret_bytes())?,
+            kem: AgreementKey::from_secret_bytes(&reader.kem.to_secret_bytes())?,
+        };
+        let mut changes = Changes::new();
+        let mut joined = Thread::join(0, id, &genesis, service, seat, secret, &mut changes)?;
+        commit(&store, changes)?;
+        let mut nothing = |_: &Opened<'_>| {};
+        for (first, row) in &rows {
+            let (view, mut changes) = (store.view()?, Changes::new());
+            let (_, run) = decode_row(row)?;
+            joined.receive(
+                &*view,
+                log,
+                *first,
+                run,
+                NOW_MILLIS,
+                &mut changes,
+                &mut nothing,
+            )?;
+            commit(&store, changes)?;
+        }
+        let (view, mut changes) = (store.view()?, Changes::new());
+        let (time, _) =
+            timed(|| Ok(joined.take_wrap(&*view, owner, wrap, &mut changes, &mut nothing)?))?;
+        let all = joined.governance().epochs().map(|it| &it.epoch);
+        let opened = all.filter(|it| joined.holds_key(it)).count();
+        match opened == EPOCHS_BACK + 1 {
+            true => Ok(time),
+            false => Err(format!("{opened} keys are here").into()),
+        }
+    })?;
+    let name = format!("9d opening {EPOCHS_BACK} epochs back");
+    let (unit, goal) = (Unit::Seconds, Goal::AtMost(0.02));
+    report.add(Line::new(name, unit, goal, opened.best()));
     Ok(())
 }
 

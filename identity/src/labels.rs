@@ -101,6 +101,10 @@ registry! {
     EPOCH_COMMITMENT = "epoch-commitment";
     /// The HPKE info of an epoch key wrapped to a device.
     EPOCH_WRAP = "epoch-wrap";
+    /// HKDF info: from the bytes of an epoch to the key that its content is sealed under.
+    EPOCH_KEY = "epoch-key";
+    /// HKDF info: from the bytes of an epoch to the key that links it to one that it follows.
+    EPOCH_LINK = "epoch-link";
     /// The key, derived from an epoch key, that seals the signals of a thread.
     SIGNAL_KEY = "signal-key";
     /// The MAC that stands for a seat's key in its signals.

@@ -8,6 +8,7 @@ use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder};
 use leno_crdt_codec::{LogId, Seq};
 use leno_identity::{Label, SigningKey, VerifyingKey};
 
+use crate::epoch::KeyLink;
 use crate::seal::{Padding, padding_is_good};
 use crate::{EpochId, OpRef, RecordId, RecordRef, SeatId, ThreadId};
 
@@ -279,8 +280,24 @@ pub struct EpochOp {
     pub domain: u32,
     /// The commitment of the key.
     pub epoch: EpochId,
-    /// The epochs that it follows.
-    pub parents: Vec<EpochId>,
+    /// The epochs that it follows, sorted: at most [`EPOCH_PARENTS_MAX`].
+    pub parents: Vec<EpochParent>,
+}
+
+/// An epoch that another one follows.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct EpochParent {
+    /// The epoch that is followed.
+    pub epoch: EpochId,
+    /// Its key, sealed to whoever holds the key of the one that follows; nothing if its author did not hold it.
+    pub link: Option<KeyLink>,
+}
+
+impl From<EpochId> for EpochParent {
+    /// Without a link.
+    fn from(epoch: EpochId) -> Self {
+        Self { epoch, link: None }
+    }
 }
 
 /// An op in the frame of a control record: what evaluation needs, by number.
@@ -423,7 +440,11 @@ fn encode_frame_op(encoder: &mut Encoder, op: &FrameOp) {
                 .bytes(&op.epoch.0);
             encoder.array(op.parents.len());
             for parent in &op.parents {
-                encoder.bytes(&parent.0);
+                encoder.array(2).bytes(&parent.epoch.0);
+                match &parent.link {
+                    Some(link) => encoder.bytes(&link.0),
+                    None => encoder.null(),
+                };
             }
         }
         FrameOp::Remove(op) => {
@@ -581,15 +602,20 @@ fn decode_frame_op(decoder: &mut Decoder<'_>) -> Result<FrameOp, ControlError> {
             expect_length(count, 4, offset)?;
             let domain = decoder.u32()?;
             let epoch = EpochId(*decoder.fixed()?);
-            let mut parents = Vec::new();
+            let mut parents: Vec<EpochParent> = Vec::new();
             for _ in 0..decoder.array_up_to(EPOCH_PARENTS_MAX)? {
+                decoder.array_of(2)?;
                 let offset = decoder.offset();
-                let parent = EpochId(*decoder.fixed()?);
-                if parents.last().is_some_and(|last| *last >= parent) {
+                let epoch = EpochId(*decoder.fixed()?);
+                if parents.last().is_some_and(|last| last.epoch >= epoch) {
                     let what = "the order of an epoch's parents";
                     return Err(DecodeError::OutOfBounds { offset, what }.into());
                 }
-                parents.push(parent);
+                let link = match decoder.null()? {
+                    true => None,
+                    false => Some(KeyLink(*decoder.fixed()?)),
+                };
+                parents.push(EpochParent { epoch, link });
             }
             Ok(FrameOp::Epoch(EpochOp {
                 domain,
@@ -780,7 +806,13 @@ mod tests {
             FrameOp::Epoch(EpochOp {
                 domain: 1,
                 epoch: EpochId([9; 32]),
-                parents: vec![EpochId([1; 32]), EpochId([2; 32])],
+                parents: vec![
+                    EpochId([1; 32]).into(),
+                    EpochParent {
+                        epoch: EpochId([2; 32]),
+                        link: Some(KeyLink([3; 48])),
+                    },
+                ],
             }),
         ];
         for padding in [Padding::Padme, Padding::Off] {

@@ -1,5 +1,9 @@
-//! Epochs: random read keys, wrapped to each reader's seat.
+//! Epochs: random read keys, wrapped to each reader's seat, and linked to those before them.
 
+use std::fmt;
+
+use chacha20poly1305::aead::{AeadInOut, KeyInit};
+use chacha20poly1305::{Nonce, Tag};
 use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256;
@@ -7,9 +11,9 @@ use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
 use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder};
 use leno_identity::{AgreementKey, Label};
 use rand_core::CryptoRng;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
-use crate::seal::EpochKey;
+use crate::seal::{EpochKey, expand};
 use crate::{EpochId, SeatId, ThreadId};
 
 /// The key domain of roster parts.
@@ -172,6 +176,84 @@ impl Wrap {
             sealed: *decoder.fixed()?,
         })
     }
+}
+
+/// The key of an epoch, sealed under a key that only the one that follows it gives: who holds the key of an
+/// epoch opens all those before it, one after the other.
+///
+/// # Shape
+///
+/// `ciphertext: 32 bytes | tag: 16 bytes`, ChaCha20-Poly1305 with nonce zero and no associated data. Its key is
+/// HKDF-SHA-256 without salt of the following epoch's 32 bytes, info = labelled message `epoch-link` of thread,
+/// domain, following epoch, followed epoch: it seals nothing else, since the followed epoch's id commits to its
+/// key.
+///
+/// # Examples
+///
+/// ```
+/// use leno_threads_core::{EpochKey, KeyLink, THREAD_DOMAIN, ThreadId};
+/// # use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+/// # let mut rng = ChaCha20Rng::seed_from_u64(1);
+///
+/// let (thread, domain) = (ThreadId([1; 32]), THREAD_DOMAIN);
+/// let (old, new) = (EpochKey::generate(&mut rng), EpochKey::generate(&mut rng));
+/// let link = KeyLink::seal(&new, &old, thread, domain);
+/// let opened = link.open(&new, old.id(thread, domain), thread, domain);
+/// assert_eq!(opened.map(|key| *key.expose()), Some(*old.expose()));
+/// // The old key opens nothing of the new one.
+/// assert!(link.open(&old, new.id(thread, domain), thread, domain).is_none());
+/// ```
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct KeyLink(pub [u8; 48]);
+
+impl KeyLink {
+    /// Seals the key of an epoch to who holds the one that follows it.
+    #[must_use]
+    pub fn seal(new: &EpochKey, old: &EpochKey, thread: ThreadId, domain: u32) -> Self {
+        let key = link_key(new, old.id(thread, domain), thread, domain);
+        let mut sealed = [0; 48];
+        let (content, tag) = sealed.split_at_mut(32);
+        content.copy_from_slice(old.expose());
+        let cipher = chacha20poly1305::ChaCha20Poly1305::new((&*key).into());
+        let made = cipher.encrypt_inout_detached(&Nonce::default(), &[], content.into());
+        tag.copy_from_slice(&made.expect("32 bytes are within the reach of ChaCha20-Poly1305"));
+        Self(sealed)
+    }
+
+    /// Opens a link: gives the key of the epoch `old`, if this is one and `new` the key that it was sealed to.
+    #[must_use]
+    pub fn open(
+        &self,
+        new: &EpochKey,
+        old: EpochId,
+        thread: ThreadId,
+        domain: u32,
+    ) -> Option<EpochKey> {
+        let key = link_key(new, old, thread, domain);
+        let (content, tag) = self.0.split_first_chunk::<32>()?;
+        let mut content = Zeroizing::new(*content);
+        let tag: &[u8; 16] = tag.first_chunk()?;
+        let cipher = chacha20poly1305::ChaCha20Poly1305::new((&*key).into());
+        let tag = Tag::from(*tag);
+        cipher
+            .decrypt_inout_detached(&Nonce::default(), &[], content.as_mut_slice().into(), &tag)
+            .ok()?;
+        let key = EpochKey::from_bytes(*content);
+        (key.id(thread, domain) == old).then_some(key)
+    }
+}
+
+impl fmt::Debug for KeyLink {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, ..] = self.0;
+        write!(formatter, "KeyLink({a:02x}{b:02x}{c:02x}{d:02x})")
+    }
+}
+
+fn link_key(new: &EpochKey, old: EpochId, thread: ThreadId, domain: u32) -> Zeroizing<[u8; 32]> {
+    let following = new.id(thread, domain);
+    let info = Label::EPOCH_LINK.message(&[&thread.0, &domain.to_be_bytes(), &following.0, &old.0]);
+    expand(new.expose(), &info)
 }
 
 fn info(thread: ThreadId, domain: u32, epoch: EpochId, seat: SeatId) -> Vec<u8> {

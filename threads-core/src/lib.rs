@@ -82,7 +82,7 @@ pub mod sync;
 pub mod thread;
 
 pub use control::*;
-pub use epoch::{ROSTER_DOMAIN, THREAD_DOMAIN, Wrap, WrapError};
+pub use epoch::{KeyLink, ROSTER_DOMAIN, THREAD_DOMAIN, Wrap, WrapError};
 pub use frontier::Frontier;
 pub use genesis::{FORMAT_VERSION, GENESIS_BYTES_MAX, Genesis, Policy};
 pub use head::{HeadError, SignedHead, VerifiedHead};

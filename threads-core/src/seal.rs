@@ -130,9 +130,15 @@ fn padme(length: usize) -> usize {
     (length + mask) & !mask
 }
 
-/// A generation of read keys: 32 random bytes, wiped on drop.
+/// A generation of read keys: 32 random bytes, and the key that they give; wiped on drop.
+///
+/// What is sealed in the epoch is sealed under the key. The bytes themselves also open the links to the
+/// epochs before: see [`KeyLink`](crate::KeyLink).
 #[derive(Clone)]
-pub struct EpochKey(Zeroizing<[u8; 32]>);
+pub struct EpochKey {
+    secret: Zeroizing<[u8; 32]>,
+    key: Zeroizing<[u8; 32]>,
+}
 
 impl EpochKey {
     /// Draws a key.
@@ -142,30 +148,58 @@ impl EpochKey {
     /// If the generator returns only zeros: sealing under a known key must not go on.
     #[must_use]
     pub fn generate(rng: &mut dyn CryptoRng) -> Self {
-        let mut key = Zeroizing::new([0; 32]);
-        rng.fill_bytes(&mut *key);
-        assert_ne!(*key, [0; 32], "the generator returns zeros");
-        Self(key)
+        Self::of(random_key(rng))
     }
 
     /// Takes a key that was stored or unwrapped.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self::of(Zeroizing::new(bytes))
     }
 
-    /// Shows the key, to store or wrap it.
+    fn of(secret: Zeroizing<[u8; 32]>) -> Self {
+        let key = expand(&secret, &Label::EPOCH_KEY.message(&[]));
+        Self { secret, key }
+    }
+
+    /// Shows the bytes, to store or wrap them.
     #[must_use]
     pub fn expose(&self) -> &[u8; 32] {
-        &self.0
+        &self.secret
+    }
+
+    /// The key of what is sealed in the epoch.
+    pub(crate) fn sealing(&self) -> &[u8; 32] {
+        &self.key
     }
 
     /// The commitment of this key: the id of its epoch.
     #[must_use]
     pub fn id(&self, thread: ThreadId, domain: u32) -> EpochId {
-        let parts: [&[u8]; 3] = [&thread.0, &domain.to_be_bytes(), &*self.0];
+        let parts: [&[u8]; 3] = [&thread.0, &domain.to_be_bytes(), &*self.key];
         EpochId(Label::EPOCH_COMMITMENT.hash(&parts))
     }
+}
+
+/// Draws 32 bytes.
+///
+/// # Panics
+///
+/// If the generator returns only zeros.
+fn random_key(rng: &mut dyn CryptoRng) -> Zeroizing<[u8; 32]> {
+    let mut key = Zeroizing::new([0; 32]);
+    rng.fill_bytes(&mut *key);
+    assert_ne!(*key, [0; 32], "the generator returns zeros");
+    key
+}
+
+/// HKDF-SHA-256 without salt.
+pub(crate) fn expand(key: &[u8; 32], info: &[u8]) -> Zeroizing<[u8; 32]> {
+    let mut expanded = Zeroizing::new([0; 32]);
+    Hkdf::<Sha256>::new(None, key)
+        .expand(info, &mut *expanded)
+        .expect("32 bytes are within the reach of HKDF-SHA-256");
+    expanded
 }
 
 impl fmt::Debug for EpochKey {
@@ -186,7 +220,7 @@ impl ServiceKey {
     /// If the generator returns only zeros.
     #[must_use]
     pub fn generate(rng: &mut dyn CryptoRng) -> Self {
-        Self(EpochKey::generate(rng).0)
+        Self(random_key(rng))
     }
 
     /// Takes a key that was stored or came with a ticket.
@@ -307,7 +341,7 @@ impl Sealer {
     /// For the bodies of a log under an epoch key: data, and roster parts under key domain 0.
     #[must_use]
     pub fn for_bodies(suite: Suite, key: &EpochKey, thread: ThreadId, log: LogId) -> Self {
-        Self::derive(suite, key.expose(), Label::BODY_SUBKEY, thread, log)
+        Self::derive(suite, key.sealing(), Label::BODY_SUBKEY, thread, log)
     }
 
     /// For the frames of a control log under the service key.
@@ -317,15 +351,12 @@ impl Sealer {
     }
 
     fn derive(suite: Suite, key: &[u8; 32], label: Label, thread: ThreadId, log: LogId) -> Self {
-        let mut subkey = Zeroizing::new([0; 32]);
         let of_log = if bug!(SubkeyShared) {
             &thread.0
         } else {
             &log.0
         };
-        Hkdf::<Sha256>::new(None, key)
-            .expand(&label.message(&[&thread.0, of_log]), &mut *subkey)
-            .expect("32 bytes are within the reach of HKDF-SHA-256");
+        let subkey = expand(key, &label.message(&[&thread.0, of_log]));
         let cipher = match suite {
             Suite::Aes256Gcm => Cipher::Aes(Box::new(Aes256Gcm::new((&*subkey).into()))),
             Suite::ChaCha20Poly1305 => {

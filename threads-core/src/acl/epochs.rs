@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::possible::Author;
 use super::{EPOCHS_PER_SEAT_MAX, Governance, GovernanceChange, Power, VoidReason};
-use crate::control::{EPOCH_PARENTS_MAX, EpochOp};
+use crate::control::{EPOCH_PARENTS_MAX, EpochOp, EpochParent};
+use crate::epoch::KeyLink;
 use crate::frontier::Frontier;
 use crate::{EpochId, RecordId};
 
@@ -38,7 +39,7 @@ impl Governance {
         if !op
             .parents
             .iter()
-            .all(|parent| self.epoch_began(op.domain, parent, &seen))
+            .all(|parent| self.epoch_began(op.domain, &parent.epoch, &seen))
         {
             return Err(VoidReason::BadParents);
         }
@@ -49,14 +50,15 @@ impl Governance {
             by: Vec::new(),
         });
         // The same commitment again is the same key: what is known of it adds up.
-        let parents: BTreeSet<_> = epoch
-            .op
-            .parents
-            .iter()
-            .chain(&op.parents)
-            .copied()
+        let mut parents: BTreeMap<EpochId, Option<KeyLink>> = BTreeMap::new();
+        for parent in epoch.op.parents.iter().chain(&op.parents) {
+            let link = parents.entry(parent.epoch).or_default();
+            *link = parent.link.max(*link);
+        }
+        let parents = parents.into_iter();
+        epoch.op.parents = parents
+            .map(|(epoch, link)| EpochParent { epoch, link })
             .collect();
-        epoch.op.parents = parents.into_iter().collect();
         if epoch.began.seq(&place.log) == 0 {
             epoch.began.raise(place.log, place.seq);
         }
@@ -130,7 +132,8 @@ impl Governance {
     /// Epochs of a domain that no other one descends from, sorted, at most as many as one may follow.
     pub(crate) fn tips(&self, domain: u32) -> Vec<EpochId> {
         let all: Vec<_> = self.standing_epochs(domain).map(|it| &it.op).collect();
-        let parents: BTreeSet<_> = all.iter().flat_map(|it| &it.parents).collect();
+        let parents = all.iter().flat_map(|it| &it.parents);
+        let parents: BTreeSet<_> = parents.map(|it| it.epoch).collect();
         let tips = all.iter().map(|it| it.epoch);
         let tips: BTreeSet<_> = tips.filter(|it| !parents.contains(it)).collect();
         tips.into_iter().take(EPOCH_PARENTS_MAX).collect()
@@ -148,7 +151,8 @@ impl Governance {
 
 /// Of epochs, one that no other one descends from, the lowest of several.
 fn newest_of(epochs: &[&EpochOp]) -> Option<EpochId> {
-    let parents: BTreeSet<_> = epochs.iter().flat_map(|it| &it.parents).collect();
+    let parents = epochs.iter().flat_map(|it| &it.parents);
+    let parents: BTreeSet<_> = parents.map(|it| it.epoch).collect();
     let ids = || epochs.iter().map(|it| it.epoch);
     // Colluding minters of one key could make a circle; then all of them are as good.
     ids()

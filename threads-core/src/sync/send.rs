@@ -259,8 +259,7 @@ fn next_in(
     }
     // The other side told all it has, and a key is still missing, or what came was junk.
     if matched.is_answered() && !matched.keys_asked {
-        let mut epochs = thread.missing_keys();
-        epochs.truncate(EPOCHS_MAX);
+        let epochs = thread.keys_to_ask(EPOCHS_MAX);
         if !epochs.is_empty() {
             matched.keys_asked = true;
             let ask = Message::NeedKeys {

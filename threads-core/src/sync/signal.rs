@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use leno_crdt_codec::Stamp;
 use leno_crdt_codec::cbor::{DecodeError, Decoder, Encoder};
@@ -16,7 +15,7 @@ use rand_core::CryptoRng;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::seal::OncePlace;
+use crate::seal::{OncePlace, expand};
 use crate::{
     EpochId, EpochKey, NonceSecret, OnceKind, Padding, SEALED_ONCE_BYTES, SeatId, Suite, ThreadId,
     padding_is_good,
@@ -258,11 +257,7 @@ fn once(thread: ThreadId, context: &[u8]) -> OncePlace<'_> {
 
 /// The key that seals the signals of a thread under an epoch.
 fn signal_key(key: &EpochKey, thread: ThreadId) -> Zeroizing<[u8; 32]> {
-    let mut signals = Zeroizing::new([0; 32]);
-    Hkdf::<Sha256>::new(None, key.expose())
-        .expand(&Label::SIGNAL_KEY.message(&[&thread.0]), &mut *signals)
-        .expect("32 bytes are within the reach of HKDF-SHA-256");
-    signals
+    expand(key.sealing(), &Label::SIGNAL_KEY.message(&[&thread.0]))
 }
 
 /// What stands for a seat's key: whoever cannot read learns only that two signals have the same one.

@@ -9,9 +9,10 @@ use super::admit::Admission;
 use super::append::AppendError;
 use super::{Changes, Sink, Thread};
 use crate::control::{
-    EpochOp, FrameOp, Role, RosterOp, decode_frame, decode_roster, encode_frame, encode_roster,
+    EpochOp, EpochParent, FrameOp, Role, RosterOp, decode_frame, decode_roster, encode_frame,
+    encode_roster,
 };
-use crate::epoch::ROSTER_DOMAIN;
+use crate::epoch::{KeyLink, ROSTER_DOMAIN};
 use crate::frontier::Frontier;
 use crate::run::{NewRecord, Run, RunBuilder};
 use crate::seal::EpochKey;
@@ -261,7 +262,12 @@ impl Thread {
         for domain in domains {
             let key = EpochKey::generate(rng);
             let epoch = key.id(self.id, *domain);
-            let parents = self.governance.tips(*domain);
+            let parents = self.governance.tips(*domain).into_iter();
+            let parents = parents.map(|parent| EpochParent {
+                epoch: parent,
+                link: self.link(*domain, &key, &parent),
+            });
+            let parents = parents.collect();
             frame.push(FrameOp::Epoch(EpochOp {
                 domain: *domain,
                 epoch,
@@ -275,6 +281,12 @@ impl Thread {
         self.save(changes);
         self.wrap_missing(rng, changes);
         Ok(record)
+    }
+
+    /// Links a new epoch to one that it follows, if that one's key is here.
+    fn link(&self, domain: u32, key: &EpochKey, parent: &EpochId) -> Option<KeyLink> {
+        let (of, old) = self.keys.get(parent)?;
+        (*of == domain).then(|| KeyLink::seal(key, old, self.id, domain))
     }
 
     /// The epoch to seal under. If there is no safe one whose key is here, one is begun, by whoever was handed

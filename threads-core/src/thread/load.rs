@@ -169,6 +169,8 @@ impl Thread {
             keys: BTreeMap::new(),
             wrapped: BTreeMap::new(),
             wraps_kept: 0,
+            links: BTreeMap::new(),
+            links_checked: 0,
             wraps_due: true,
             wraps_cut: false,
             sealers: HashMap::new(),

@@ -11,7 +11,7 @@ use rand_core::CryptoRng;
 use super::{
     Changes, Opened, Quarantine, Sink, Thread, ThreadEvent, WRAPS_PER_SEAT_MAX, WRAPS_PER_STEP_MAX,
 };
-use crate::epoch::{ROSTER_DOMAIN, Wrap, WrapError};
+use crate::epoch::{KeyLink, ROSTER_DOMAIN, Wrap, WrapError};
 use crate::seal::EpochKey;
 use crate::store::{Overlay, StoreError, Table, View, scan_prefix};
 use crate::{EpochId, KeyRef, RecordRef, Role, SeatId, keys};
@@ -66,8 +66,9 @@ pub(crate) fn tag_of(wrap: &Wrap) -> WrapTag {
 }
 
 impl Thread {
-    /// Wraps every key that is held for every reader for whom there is none yet that was made here or
-    /// handed over by a reader: others may be junk. Whose grant ended by the newest stamp here gets
+    /// Wraps the keys that are held for every reader for whom there is none yet that was made here or
+    /// handed over by a reader: others may be junk. A key that another one links to needs no wrap: whoever
+    /// has that one opens it. Whose grant ended by the newest stamp here gets
     /// none. If this seat itself may not read any more, it serves only those for whom there is none at
     /// all: it may be the last to hold a key. Returns how many were made: at most
     /// [`WRAPS_PER_STEP_MAX`]; the rest is left for a later call.
@@ -75,7 +76,8 @@ impl Thread {
         let own = self.seat.id();
         let mut made = 0;
         let readers: Vec<_> = self.governance.readers_at(self.newest).collect();
-        let epochs: Vec<EpochId> = self.keys.keys().copied().collect();
+        let held: Vec<_> = self.keys.keys().copied().collect();
+        let epochs = self.unlinked(&held);
         let reads = self.may_read(own);
         for epoch in epochs {
             for (seat, _) in &readers {
@@ -94,6 +96,86 @@ impl Thread {
         self.wraps_due = false;
         self.wraps_cut = false;
         made
+    }
+
+    /// Of epochs whose keys are held, as few as lead to all of them by links.
+    pub(crate) fn unlinked(&mut self, epochs: &[EpochId]) -> Vec<EpochId> {
+        self.check_links();
+        let held = epochs.iter().filter(|it| self.keys.contains_key(it));
+        let linked = self.linked_from(held.clone().flat_map(|it| self.links_of(it)));
+        let mut reached = BTreeSet::new();
+        let mut unlinked = Vec::new();
+        // Those who make keys together could link them in a circle: then one of them serves for all.
+        for epoch in held.clone().filter(|it| !linked.contains(it)).chain(held) {
+            if !reached.contains(epoch) {
+                unlinked.push(*epoch);
+                reached.append(&mut self.linked_from([*epoch].into_iter()));
+            }
+        }
+        unlinked
+    }
+
+    fn links_of(&self, epoch: &EpochId) -> impl Iterator<Item = EpochId> + '_ {
+        self.links.get(epoch).into_iter().flatten().copied()
+    }
+
+    /// Epochs, and all that their keys lead to.
+    fn linked_from(&self, epochs: impl Iterator<Item = EpochId>) -> BTreeSet<EpochId> {
+        let mut reached = BTreeSet::new();
+        let mut to_follow: Vec<_> = epochs.collect();
+        while let Some(epoch) = to_follow.pop() {
+            if reached.insert(epoch) {
+                to_follow.extend(self.links_of(&epoch));
+            }
+        }
+        reached
+    }
+
+    /// Finds out which keys that are held link to which others, after some came.
+    fn check_links(&mut self) {
+        if self.links_checked == self.keys.len() {
+            return;
+        }
+        self.links_checked = self.keys.len();
+        for (epoch, (domain, key)) in &self.keys {
+            let op = self.governance.epoch_in(*domain, epoch);
+            for parent in op.into_iter().flat_map(|it| &it.parents) {
+                let of_epoch = self.links.entry(*epoch).or_default();
+                let opens = |link: KeyLink| link.open(key, parent.epoch, self.id, *domain);
+                if !of_epoch.contains(&parent.epoch)
+                    && self.keys.contains_key(&parent.epoch)
+                    && parent.link.and_then(opens).is_some()
+                {
+                    of_epoch.insert(parent.epoch);
+                }
+            }
+        }
+    }
+
+    /// Opens what the key of an epoch links to, and what that links to; returns all epochs whose keys came, the
+    /// first one too, each with its key domain.
+    fn follow_links(&mut self, from: EpochId) -> BTreeMap<EpochId, u32> {
+        let mut came = BTreeMap::new();
+        let mut to_follow = vec![from];
+        while let Some(epoch) = to_follow.pop() {
+            let Some((domain, key)) = self.keys.get(&epoch) else {
+                continue;
+            };
+            let domain = *domain;
+            came.insert(epoch, domain);
+            let op = self.governance.epoch_in(domain, &epoch);
+            let parents = op.into_iter().flat_map(|it| &it.parents);
+            let opened = parents.filter_map(|parent| {
+                let is_held = self.keys.contains_key(&parent.epoch);
+                let link = parent.link.filter(|_| !is_held)?;
+                let old = link.open(key, parent.epoch, self.id, domain)?;
+                Some((parent.epoch, (domain, old)))
+            });
+            let opened: Vec<_> = opened.collect();
+            to_follow.extend(opened.iter().map(|it| it.0));
+            self.keys.extend(opened);
+        }
+        came
     }
 
     /// Tells whether wraps are left for the next step.
@@ -178,6 +260,23 @@ impl Thread {
             .filter(|it| reads && !self.keys.contains_key(it))
             .collect();
         missing.into_iter().collect()
+    }
+
+    /// Of the missing keys as many as may be asked for at once, sorted: first those that no other missing one
+    /// claims to link to.
+    pub(crate) fn keys_to_ask(&self, max: usize) -> Vec<EpochId> {
+        let missing = self.missing_keys();
+        let ops = missing.iter().filter_map(|it| self.governance.epoch(it));
+        let parents = ops.flat_map(|it| &it.parents);
+        let linked: BTreeSet<_> = parents
+            .filter(|it| it.link.is_some())
+            .map(|it| it.epoch)
+            .collect();
+        let (last, first): (Vec<_>, Vec<_>) =
+            missing.into_iter().partition(|it| linked.contains(it));
+        let mut asked: Vec<_> = first.into_iter().chain(last).take(max).collect();
+        asked.sort_unstable();
+        asked
     }
 
     /// Names who is served with which keys here, to tell quickly whether a peer has wraps for the same.
@@ -305,8 +404,12 @@ impl Thread {
         sink: Sink<'_>,
     ) -> Result<(), StoreError> {
         self.keys.insert(epoch, (domain, key));
+        let came = self.follow_links(epoch);
         self.save(changes);
-        changes.tell(self.id, ThreadEvent::KeyCame { domain, epoch });
+        for (epoch, domain) in &came {
+            let (domain, epoch) = (*domain, *epoch);
+            changes.tell(self.id, ThreadEvent::KeyCame { domain, epoch });
+        }
         self.wraps_due = true;
         let overlay = Overlay::new(view, &changes.batch);
         let quarantined: BTreeSet<_> = self
@@ -321,17 +424,17 @@ impl Thread {
             .map(|(id, _)| *id)
             .collect();
         for id in gaps {
-            self.fill_gap(view, id, epoch, &quarantined, changes, &mut *sink)?;
+            self.fill_gap(view, id, &came, &quarantined, changes, &mut *sink)?;
         }
         Ok(())
     }
 
-    /// Opens the records of a log that waited for an epoch's key, but none that was put aside.
+    /// Opens the records of a log that waited for keys of epochs, but none that was put aside.
     fn fill_gap(
         &mut self,
         view: &dyn View,
         id: LogId,
-        epoch: EpochId,
+        came: &BTreeMap<EpochId, u32>,
         quarantined: &BTreeSet<(LogId, Seq)>,
         changes: &mut Changes,
         sink: Sink<'_>,
@@ -374,7 +477,7 @@ impl Thread {
                     id: record.id,
                 };
                 match record.key {
-                    KeyRef::Control { roster: Some(of) } if of == epoch => {
+                    KeyRef::Control { roster: Some(of) } if came.contains_key(&of) => {
                         let sealed = record.roster.unwrap_or_default();
                         if let Some(roster) = self.open_roster(id, of, sealed, context)
                             && self.take_late_roster(view, record.id, &roster, changes)?
@@ -382,7 +485,7 @@ impl Thread {
                             changes.tell(self.id, ThreadEvent::RosterChanged);
                         }
                     }
-                    KeyRef::Data { domain, epoch: of } if of == epoch => {
+                    KeyRef::Data { domain, epoch: of } if came.contains_key(&of) => {
                         self.open_late(place, record, context, (domain, of), changes, &mut *sink);
                     }
                     KeyRef::Data { epoch: of, .. } | KeyRef::Control { roster: Some(of) } => {

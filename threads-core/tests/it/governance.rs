@@ -5,8 +5,8 @@ use leno_threads_core::acl::{EPOCHS_PER_SEAT_MAX, OPENINGS_PER_SEAT_MAX, VoidRea
 use leno_threads_core::store::Store;
 use leno_threads_core::thread::{AppendError, Changes, Quarantine, Seat};
 use leno_threads_core::{
-    DeviceOp, EpochId, EpochOp, FrameOp, GrantOp, LogId, OpRef, OpenOp, Role, RosterOp, SeatId,
-    Stamp, THREAD_DOMAIN, ThreadId,
+    DeviceOp, EpochId, EpochOp, EpochParent, FrameOp, GrantOp, LogId, OpRef, OpenOp, Role,
+    RosterOp, SeatId, Stamp, THREAD_DOMAIN, ThreadId,
 };
 
 use crate::util::{NOW, Peer, grant_op, new_seat, rng, secrets, sync};
@@ -152,13 +152,13 @@ fn epochs_need_a_writer_and_parents() {
         FrameOp::Epoch(EpochOp {
             domain: THREAD_DOMAIN,
             epoch: EpochId([byte; 32]),
-            parents,
+            parents: parents.into_iter().map(EpochParent::from).collect(),
         })
     };
     let again = FrameOp::Epoch(EpochOp {
         domain: THREAD_DOMAIN,
         epoch: current,
-        parents: vec![current],
+        parents: vec![current.into()],
     });
     let (_, rex, _) = world
         .others

@@ -13,8 +13,8 @@ use leno_threads_core::fork::ForkProof;
 use leno_threads_core::sync::Message;
 use leno_threads_core::sync::bundle::Part;
 use leno_threads_core::{
-    Genesis, Header, LogId, Padding, RecordId, Run, SignedHead, Stamp, ThreadId, Tip, decode_frame,
-    decode_roster, encode_frame, encode_roster,
+    EpochKey, FrameOp, Genesis, Header, LogId, Padding, RecordId, Run, SignedHead, Stamp, ThreadId,
+    Tip, decode_frame, decode_roster, encode_frame, encode_roster,
 };
 use refused::refused;
 use serde_json::{Value, json};
@@ -48,9 +48,16 @@ fn read(case: &Value) -> Result<Vec<u8>, String> {
         "header" => Header::decode(&bytes)
             .map(|it| it.encode())
             .map_err(|it| chain(&it)),
-        "frame" => decode_frame(&bytes)
-            .map(|ops| encode_frame(&ops, padding(case)))
-            .map_err(|it| chain(&it)),
+        "frame" => {
+            let ops = decode_frame(&bytes).map_err(|it| chain(&it))?;
+            if let ([FrameOp::Epoch(op)], true) = (&ops[..], case["linked_secret"].is_string()) {
+                let secret = EpochKey::from_bytes(fixed("secret"));
+                let link = op.parents[0].link.unwrap();
+                let linked = link.open(&secret, op.parents[0].epoch, THREAD, op.domain);
+                assert_eq!(linked.unwrap().expose(), &fixed("linked_secret"));
+            }
+            Ok(encode_frame(&ops, padding(case)))
+        }
         "roster" => decode_roster(&bytes)
             .map(|ops| encode_roster(&ops, padding(case)))
             .map_err(|it| chain(&it)),

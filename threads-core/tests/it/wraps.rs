@@ -2,7 +2,9 @@
 
 use leno_threads_core::sync::Message;
 use leno_threads_core::thread::WRAPS_PER_STEP_MAX;
-use leno_threads_core::{EpochKey, EpochOp, FrameOp, Role, SeatId, THREAD_DOMAIN, ThreadId, Wrap};
+use leno_threads_core::{
+    EpochKey, EpochOp, EpochParent, FrameOp, KeyLink, Role, SeatId, THREAD_DOMAIN, ThreadId, Wrap,
+};
 
 use crate::util::{Peer, connect, forget_each_other, grant_op, new_seat, sync, talk, talk_through};
 
@@ -291,6 +293,7 @@ fn key_that_came_is_handed_on_in_the_same_session() {
         let parents = governance
             .sealing_epoch(THREAD_DOMAIN)
             .into_iter()
+            .map(EpochParent::from)
             .collect();
         let key = EpochKey::generate(&mut mallory.rng);
         let epoch = key.id(id, THREAD_DOMAIN);
@@ -341,4 +344,125 @@ fn wraps_of_one_step_are_bounded() {
         })
         .collect();
     assert_eq!(made, [400 - WRAPS_PER_STEP_MAX, 0]);
+}
+
+fn rotate(peer: &mut Peer, id: ThreadId) {
+    let now = peer.time();
+    peer.step(|replica, view, rng, changes| {
+        let thread = replica.thread_mut(&id).unwrap();
+        thread
+            .govern_and_rotate(view, &[], now, rng, changes)
+            .unwrap();
+    });
+}
+
+/// Whoever has the newest key has those before it, and needs no wrap of them.
+#[test]
+fn newcomer_is_handed_the_newest_key_and_opens_all() {
+    let (mut alice, mut bob, mut carol) = (Peer::new(1), Peer::new(2), Peer::new(3));
+    let id = alice.create();
+    alice.seat(&mut bob, id, Role::Writer);
+    for round in 0..5 {
+        alice.write(id, &format!("alice {round}"));
+        sync(&mut alice, &mut bob);
+        bob.write(id, &format!("bob {round}"));
+        sync(&mut alice, &mut bob);
+        rotate(&mut alice, id);
+    }
+    let carols = alice.seat(&mut carol, id, Role::Reader);
+    // One of the roster, one of the documents.
+    let of_carol = wraps(&alice, id).into_iter();
+    assert_eq!(of_carol.filter(|it| it.seat == carols).count(), 2);
+    sync(&mut alice, &mut bob);
+    sync(&mut bob, &mut carol);
+    assert_eq!(carol.reads(id), alice.reads(id));
+    assert_eq!(carol.reads(id).len(), 10);
+    assert!(carol.thread(id).missing_keys().is_empty());
+    carol.restart();
+    assert!(carol.thread(id).missing_keys().is_empty());
+    // Nor does anybody make more once all keys are here.
+    let (carol_made, bob_made) = (wrap_all(&mut carol, id), wrap_all(&mut bob, id));
+    assert_eq!((carol_made, bob_made), (0, 0));
+}
+
+fn wrap_all(peer: &mut Peer, id: ThreadId) -> usize {
+    peer.step(|replica, _, rng, changes| {
+        replica.thread_mut(&id).unwrap().wrap_missing(rng, changes)
+    })
+}
+
+/// A member who begins an epoch and links it to the one before with junk hides nothing: those who hold both
+/// keys wrap what he did not link.
+#[test]
+fn junk_link_hides_nothing() {
+    for link in [None, Some(KeyLink([7; 48]))] {
+        let (mut alice, mut mallory, mut carol) = (Peer::new(1), Peer::new(9), Peer::new(3));
+        let id = alice.create();
+        alice.seat(&mut mallory, id, Role::Writer);
+        alice.write(id, "before");
+        sync(&mut alice, &mut mallory);
+        let governance = mallory.thread(id).governance();
+        let before = governance.sealing_epoch(THREAD_DOMAIN).unwrap();
+        let key = EpochKey::generate(&mut mallory.rng);
+        let epoch = key.id(id, THREAD_DOMAIN);
+        let parent = EpochParent {
+            epoch: before,
+            link,
+        };
+        let op = EpochOp {
+            domain: THREAD_DOMAIN,
+            epoch,
+            parents: vec![parent],
+        };
+        mallory.govern(id, &[FrameOp::Epoch(op)]);
+        sync(&mut alice, &mut mallory);
+        let seat = alice.thread(id).seat();
+        let (seat, kem) = (seat.id(), seat.kem.public_key().to_bytes());
+        let wrap = Wrap::seal(&key, id, THREAD_DOMAIN, seat, &kem, &mut mallory.rng).unwrap();
+        assert!(alice.take_wrap(id, &wrap).unwrap());
+        alice.write(id, "after");
+        let carols = alice.seat(&mut carol, id, Role::Reader);
+        let made = wraps(&alice, id).into_iter().filter(|it| it.seat == carols);
+        assert_eq!(made.count(), 3);
+        sync(&mut alice, &mut carol);
+        assert_eq!(carol.reads(id), alice.reads(id));
+        assert_eq!(carol.reads(id).len(), 2);
+    }
+}
+
+/// Whoever asks for all keys is served with one wrap for all that it leads to.
+#[test]
+fn all_keys_are_asked_for_and_few_are_wrapped() {
+    let (mut alice, mut bob) = (Peer::new(1), Peer::new(2));
+    let id = alice.create();
+    for _ in 0..20 {
+        alice.write(id, "line");
+        rotate(&mut alice, id);
+    }
+    let bobs = alice.seat(&mut bob, id, Role::Reader);
+    let mut epochs: Vec<_> = alice
+        .thread(id)
+        .governance()
+        .epochs()
+        .map(|it| it.epoch)
+        .collect();
+    epochs.sort();
+    assert_eq!(epochs.len(), 22);
+    connect(&mut alice, &mut bob);
+    let mut is_asked = false;
+    talk_through(&mut bob, &mut alice, |bytes| {
+        match Message::decode(&bytes) {
+            // Bob claims to lack every key.
+            Ok(Message::UpToDate { thread, .. }) if !is_asked => {
+                is_asked = true;
+                let epochs = epochs.clone();
+                Some(Message::NeedKeys { thread, epochs }.encode())
+            }
+            _ => Some(bytes),
+        }
+    });
+    assert!(is_asked);
+    assert_eq!(bob.reads(id).len(), 20);
+    let of_bob = wraps(&alice, id).into_iter().filter(|it| it.seat == bobs);
+    assert!(of_bob.count() <= 4, "at most twice those of two domains");
 }

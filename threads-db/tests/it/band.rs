@@ -13,9 +13,9 @@ use leno_threads_core::thread::{
     AppendError, Changes, Opened, ReceiveError, Rejudged, Seat, TakeWrapError, Thread,
 };
 use leno_threads_core::{
-    EpochId, EpochKey, EpochOp, FrameOp, GrantOp, KeyRef, LogId, NonceSecret, OpRef, RecordRef,
-    RemoveOp, Role, RosterOp, Run, Scope, SeatId, Seq, Stamp, Suite, THREAD_DOMAIN, Wrap,
-    decode_row,
+    EpochId, EpochKey, EpochOp, EpochParent, FrameOp, GrantOp, KeyRef, LogId, NonceSecret, OpRef,
+    RecordRef, RemoveOp, Role, RosterOp, Run, Scope, SeatId, Seq, Stamp, Suite, THREAD_DOMAIN,
+    Wrap, decode_row,
 };
 use leno_threads_db::{DbError, Definition, Documents, Refold, Transaction, Writer};
 use rand_chacha::ChaCha20Rng;
@@ -404,6 +404,7 @@ impl Member {
         let parents = governance
             .sealing_epoch(THREAD_DOMAIN)
             .into_iter()
+            .map(EpochParent::from)
             .collect();
         let key = EpochKey::generate(&mut self.rng);
         let epoch = EpochOp {

@@ -136,8 +136,11 @@ impl Step<'_, '_> {
             return Ok(());
         };
         let mut anew = Vec::new();
-        for epoch in epochs.iter().filter(|epoch| !done.contains(epoch)) {
-            let made = thread.wrap_again(*epoch, seat, self.rng, self.changes);
+        for epoch in thread.unlinked(epochs) {
+            if done.contains(&epoch) {
+                continue;
+            }
+            let made = thread.wrap_again(epoch, seat, self.rng, self.changes);
             anew.extend(made.map(|wrap| wrap.epoch));
         }
         self.matched(id)?.wrapped_anew.extend(anew);

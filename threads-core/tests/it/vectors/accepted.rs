@@ -1,7 +1,7 @@
 //! Bytes with their meaning.
 
 use super::values::{
-    branches, frames, genesis, headers, messages, opened, part, rosters, run, wrap,
+    branches, frames, genesis, headers, linked_epoch, messages, opened, part, rosters, run, wrap,
 };
 use super::{CBOR, Cases, PLAINTEXT, THREAD, encode_head, hex, unhex};
 use leno_identity::AgreementKey;
@@ -41,6 +41,13 @@ pub(super) fn accepted() -> Vec<Value> {
             );
         }
     }
+    let fields = json!({
+        "ops": 1, "padding": false, "thread": hex(THREAD.0),
+        "secret": hex([8; 32]), "linked_secret": hex([7; 32]),
+    });
+    let name = "epoch: linked to the one before";
+    let linked = encode_frame(&[linked_epoch()], Padding::Off);
+    cases.add(name, PLAINTEXT, "frame", &linked, fields);
     for (name, ops) in rosters() {
         let fields = json!({"ops": ops.len(), "padding": true});
         cases.add(

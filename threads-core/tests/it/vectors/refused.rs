@@ -158,11 +158,11 @@ pub(super) fn refused() -> Vec<Value> {
         ),
         (
             "frame: parents out of order",
-            parents(vec![EpochId([2; 32]), EpochId([1; 32])]),
+            parents(vec![EpochId([2; 32]).into(), EpochId([1; 32]).into()]),
         ),
         (
             "frame: a parent twice",
-            parents(vec![EpochId([1; 32]), EpochId([1; 32])]),
+            parents(vec![EpochId([1; 32]).into(), EpochId([1; 32]).into()]),
         ),
         ("frame: too many ops", many.into_vec()),
         ("frame: accepts nothing", accepts(vec![])),

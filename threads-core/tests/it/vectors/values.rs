@@ -7,9 +7,9 @@ use leno_threads_core::fork::{Branch, ForkProof};
 use leno_threads_core::sync::bundle::Part;
 use leno_threads_core::sync::{AckLog, Below, HaveLog, LogName, Message, Prefix, Shown, Signal};
 use leno_threads_core::{
-    DeviceOp, EpochId, EpochKey, EpochOp, FrameOp, Genesis, GrantOp, Header, KeyRef, LogId, OpRef,
-    OpenOp, Policy, RecordId, RecordRef, RemoveOp, Role, RosterOp, Run, Scope, SealContext,
-    SealedPart, SeatId, SignedHead, Stamp, Suite, Tip, Wrap,
+    DeviceOp, EpochId, EpochKey, EpochOp, EpochParent, FrameOp, Genesis, GrantOp, Header, KeyLink,
+    KeyRef, LogId, OpRef, OpenOp, Policy, RecordId, RecordRef, RemoveOp, Role, RosterOp, Run,
+    Scope, SealContext, SealedPart, SeatId, SignedHead, Stamp, Suite, Tip, Wrap,
 };
 use serde_json::{Value, json};
 
@@ -196,10 +196,16 @@ pub(super) fn frames() -> Vec<(&'static str, Vec<FrameOp>)> {
             vec![FrameOp::Epoch(epoch(0, vec![]))],
         ),
         (
-            "epoch: with two parents",
+            "epoch: with two parents, linked to one",
             vec![FrameOp::Epoch(epoch(
                 1,
-                vec![EpochId([1; 32]), EpochId([2; 32])],
+                vec![
+                    EpochId([1; 32]).into(),
+                    EpochParent {
+                        epoch: EpochId([2; 32]),
+                        link: Some(KeyLink([3; 48])),
+                    },
+                ],
             ))],
         ),
         (
@@ -317,6 +323,20 @@ pub(super) fn run(which: usize) -> (&'static str, Vec<u8>, Value) {
         "opened_at": 1_000,
     });
     (name, items, fields)
+}
+
+/// An epoch that links to the one that it follows.
+pub(super) fn linked_epoch() -> FrameOp {
+    let (new, old) = (EpochKey::from_bytes([8; 32]), EpochKey::from_bytes([7; 32]));
+    let parent = EpochParent {
+        epoch: old.id(THREAD, 1),
+        link: Some(KeyLink::seal(&new, &old, THREAD, 1)),
+    };
+    FrameOp::Epoch(EpochOp {
+        domain: 1,
+        epoch: new.id(THREAD, 1),
+        parents: vec![parent],
+    })
 }
 
 pub(super) fn wrap(kem: &AgreementKey) -> Wrap {
