@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use leno::{Card, Error, Event, Peer, Quota, Role, TextError, Thread, ThreadId, Ticket};
+use leno::{Card, Error, Event, Peer, Quota, Role, SeatId, TextError, Thread, ThreadId, Ticket};
 use leno_threads_core::sync::SyncError;
 use leno_threads_core::thread::AppendError;
 
@@ -83,6 +83,8 @@ pub(crate) struct ThreadModel {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Member {
     pub(crate) role: Role,
+    /// Its seat, if somebody gave it the role.
+    pub(crate) seat: Option<SeatId>,
     /// Its machine was told that it joined, and was not put back since.
     pub(crate) is_joined: bool,
 }
@@ -99,6 +101,7 @@ pub(crate) struct Offer {
     pub(crate) to: usize,
     pub(crate) thread: usize,
     pub(crate) role: Role,
+    pub(crate) seat: SeatId,
     pub(crate) ticket: Ticket,
 }
 
@@ -201,6 +204,9 @@ fn is_expected(error: &Error) -> bool {
             | Error::TicketOfAnother
             | Error::OldVersion { .. }
             | Error::MayNotGrant
+            // Somebody else gave another role, or took it, and that came first.
+            | Error::Outranked(_)
+            | Error::NoSuchMember(_)
             | Error::MayNotRead
             | Error::NoSuchThread(_)
             // The clock of whoever made the card is ahead, or this one behind.

@@ -41,6 +41,8 @@ pub(crate) struct Run {
     pub(super) fate: Dice,
     actions: u64,
     work: Dice,
+    /// Decides who changes keys and roles, if anybody does in this run.
+    governing: Option<Dice>,
 }
 
 /// What is known of a machine outside of the world.
@@ -101,6 +103,10 @@ impl Run {
             dice: BTreeMap::new(),
             fate: Dice::new(options.seed, "fate"),
             work: Dice::new(options.seed, "work"),
+            governing: {
+                let mut dice = Dice::new(options.seed, "governing");
+                (dice.below(3) == 0).then_some(dice)
+            },
             options: options.clone(),
             plan,
             world,
@@ -361,7 +367,7 @@ impl Run {
         }
         self.actions += 1;
         let dice = Dice::new(self.work.next(), "action");
-        if self.grow(at, &dice) {
+        if self.grow(at, &dice) || self.govern(at) {
             return;
         }
         let readable = self.model.borrow().threads_of(at, Role::reads);
@@ -448,6 +454,42 @@ impl Run {
             }
         }
         false
+    }
+}
+
+impl Run {
+    /// Changes keys or a role, if it is time for it.
+    fn govern(&mut self, at: usize) -> bool {
+        let Some(dice) = self
+            .governing
+            .as_mut()
+            .filter(|_| self.plan.byzantine() != Some(at))
+        else {
+            return false;
+        };
+        if dice.below(25) != 0 {
+            return false;
+        }
+        let rotates = dice.coin();
+        let may = |role: Role| {
+            if rotates {
+                role.writes()
+            } else {
+                role.governs()
+            }
+        };
+        let threads = self.model.borrow().threads_of(at, may);
+        let Some(thread) = dice.pick(&threads).copied() else {
+            return false;
+        };
+        let dice = Dice::new(dice.next(), "govern");
+        match rotates {
+            true => self.call(at, "rotate", async move |call| call.rotate(thread).await),
+            false => self.call(at, "set_role", async move |call| {
+                call.promote(thread, dice).await;
+            }),
+        }
+        true
     }
 }
 

@@ -19,6 +19,7 @@ impl Call {
             *model.governed.entry(self.machine).or_default() += 1;
             let member = Member {
                 role: Role::Owner,
+                seat: None,
                 is_joined: true,
             };
             model.threads.push(ThreadModel {
@@ -76,6 +77,7 @@ impl Call {
             // From now on, so that nobody else grants to the same machine.
             let member = Member {
                 role,
+                seat: Some(card.seat()),
                 is_joined: false,
             };
             *model.governed.entry(self.machine).or_default() += 1;
@@ -94,6 +96,7 @@ impl Call {
                 to,
                 thread: at,
                 role,
+                seat: card.seat(),
                 ticket,
             }),
             // It may have become durable all the same, so the card is not used again.
@@ -102,6 +105,58 @@ impl Call {
                     thread.members.remove(&to);
                 }
             }
+        }
+    }
+
+    /// Changes the keys of a thread.
+    pub(crate) async fn rotate(self, at: usize) {
+        // Others seal under what is begun.
+        *self
+            .model
+            .borrow_mut()
+            .governed
+            .entry(self.machine)
+            .or_default() += 1;
+        if let Some(thread) = self.thread(at).await {
+            self.end("rotate", thread.rotate().await);
+        }
+    }
+
+    /// Gives somebody who writes or reads a role that permits more.
+    pub(crate) async fn promote(self, at: usize, mut dice: Dice) {
+        let (to, seat, role) = {
+            let mut model = self.model.borrow_mut();
+            let Some(thread) = model.threads.get(at) else {
+                return;
+            };
+            let own = thread.members.get(&self.machine).map(|it| it.role);
+            let may = |role: Role| own.is_some_and(|own| own.may_grant(role));
+            let members = thread.members.iter().filter(|(_, it)| it.is_joined);
+            let higher = members.filter_map(|(to, member)| {
+                let role = match member.role {
+                    Role::Reader => Role::Writer,
+                    Role::Writer => Role::Admin,
+                    Role::Owner | Role::Admin | Role::Replicator | _ => return None,
+                };
+                let seat = member.seat.filter(|_| may(role))?;
+                Some((*to, seat, role))
+            });
+            let higher: Vec<_> = higher.collect();
+            let Some(found) = dice.pick(&higher).copied() else {
+                return;
+            };
+            *model.governed.entry(self.machine).or_default() += 1;
+            found
+        };
+        let Some(thread) = self.thread(at).await else {
+            return;
+        };
+        let given = self.end("set_role", thread.set_role(seat, role).await);
+        let mut model = self.model.borrow_mut();
+        let members = model.threads.get_mut(at).map(|it| &mut it.members);
+        let member = members.and_then(|it| it.get_mut(&to));
+        if let (Some(member), Some(())) = (member, given) {
+            member.role = member.role.min(role);
         }
     }
 
@@ -135,10 +190,12 @@ impl Call {
         }
         let mut model = self.model.borrow_mut();
         if let Some(thread) = model.threads.get_mut(offer.thread) {
-            let role = offer.role;
-            thread
-                .members
-                .insert(self.machine, Member { role, is_joined });
+            let member = Member {
+                role: offer.role,
+                seat: Some(offer.seat),
+                is_joined,
+            };
+            thread.members.insert(self.machine, member);
         }
         if !is_joined {
             // The ticket is still good, unless the card is gone.
