@@ -190,6 +190,11 @@ impl Ledger {
         self.shown.remove(&machine);
     }
 
+    /// Whatever a machine wrote and writes may be lost.
+    pub(crate) fn may_lose(&mut self, machine: usize) {
+        self.forget(machine, &BTreeSet::new(), true);
+    }
+
     /// What a machine writes may be lost: nobody else has to show it.
     pub(crate) fn distrust(&mut self, machine: usize) {
         self.may_fork.insert(machine);

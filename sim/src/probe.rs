@@ -40,6 +40,16 @@ pub struct Probe {
     pub(crate) doubtful: BTreeSet<LogId>,
     /// Seats of such a machine.
     pub(crate) liars: BTreeSet<SeatId>,
+    /// Seats of machines that an owner removed, or began to.
+    pub(crate) removed: BTreeSet<(ThreadId, SeatId)>,
+    /// Logs of theirs.
+    pub(crate) logs_of_removed: BTreeSet<LogId>,
+    /// Which epochs a member seals under after a removal that it knows of.
+    sealing: BTreeMap<ThreadId, BTreeSet<EpochId>>,
+    /// Which keys machines hold that an owner removed, or began to.
+    held_by_removed: BTreeMap<(ThreadId, SeatId), BTreeSet<EpochId>>,
+    /// Whom members know to be removed.
+    known_removed: BTreeSet<(ThreadId, SeatId)>,
     /// What was wrong, by invariant.
     pub(crate) broken: Vec<Broken>,
     /// How often honest machines hold what only a liar makes.
@@ -96,12 +106,15 @@ impl Probe {
                 continue;
             };
             let reads = role(thread, thread.seat().id()).is_some_and(Role::reads);
-            reads_any |= reads;
+            // Who could read keeps what he read.
+            reads_any |= reads || self.is_removed(&id, thread.seat().id());
+            self.removals(thread);
             self.keys(machine, thread, reads, view)?;
             self.sealings(thread, view)?;
             self.grants(machine, thread);
             for (record, reason) in thread.quarantined(view)? {
-                if !self.doubtful.is_empty() && !self.doubtful.contains(&record.log) {
+                let may_be = self.logs_of_removed.contains(&record.log);
+                if !self.doubtful.is_empty() && !self.doubtful.contains(&record.log) && !may_be {
                     let what = format!("machine {machine} put {record:?} aside: {reason:?}");
                     self.say(37, what);
                 }
@@ -126,6 +139,46 @@ impl Probe {
         self.canaries(machine, reads_any, view)?;
         self.texts(&texts);
         Ok(())
+    }
+
+    fn is_removed(&self, thread: &ThreadId, seat: SeatId) -> bool {
+        self.removed.contains(&(*thread, seat))
+    }
+
+    /// Notes what tells whether the removed open what comes later.
+    fn removals(&mut self, thread: &Thread) {
+        let (id, own) = (thread.id(), thread.seat().id());
+        let governance = thread.governance();
+        let of_thread = self.removed.iter().filter(|(of, _)| *of == id);
+        let removed: Vec<SeatId> = of_thread.map(|it| it.1).collect();
+        for seat in &removed {
+            self.logs_of_removed.insert(seat.control_log());
+            let logs = governance.openings().filter(|(_, it)| it.seat == *seat);
+            self.logs_of_removed.extend(logs.map(|it| it.0));
+        }
+        if removed.contains(&own) {
+            let held = governance.epochs().map(|it| it.epoch);
+            let held = held.filter(|it| thread.holds_key(it)).collect();
+            self.held_by_removed.insert((id, own), held);
+            return;
+        }
+        let known = removed.iter().filter(|it| governance.was_removed(**it));
+        let known: Vec<_> = known.map(|it| (id, *it)).collect();
+        if !known.is_empty() {
+            let sealing = governance.sealing_epoch(leno_threads_core::THREAD_DOMAIN);
+            self.sealing.entry(id).or_default().extend(sealing);
+            self.known_removed.extend(known);
+        }
+    }
+
+    /// 21: whom members know to be removed holds no key that they seal under.
+    pub(crate) fn opened_by_removed(&self) -> Vec<String> {
+        let known = self.known_removed.iter().filter_map(|(thread, seat)| {
+            let held = self.held_by_removed.get(&(*thread, *seat))?;
+            let epoch = self.sealing.get(thread)?.intersection(held).next()?;
+            Some(format!("{seat} was removed and holds the key of {epoch:?}"))
+        });
+        known.collect()
     }
 
     /// 4: whatever is admitted names nothing that is not.
@@ -216,8 +269,10 @@ impl Probe {
                 }
             }
         }
-        // Nobody of these applications removes anybody, and a liar that may does not.
-        if let Some(seat) = governance.seats().find(|it| governance.was_removed(*it)) {
+        // Nobody else is removed, and a liar that may removes nobody.
+        let id = thread.id();
+        let mut others = governance.seats().filter(|it| !self.is_removed(&id, *it));
+        if let Some(seat) = others.find(|it| governance.was_removed(*it)) {
             let what = format!("on machine {machine} {seat} was removed by who may not");
             self.say(13, what);
         }
@@ -375,12 +430,13 @@ impl Probe {
     ) -> Result<(), StoreError> {
         for wrap in thread.wraps(view)? {
             let role = role(thread, wrap.seat);
-            if !role.is_some_and(Role::reads) {
+            if !role.is_some_and(Role::reads) && !self.is_removed(&thread.id(), wrap.seat) {
                 let what = format!("machine {machine} keeps a key for a seat that is {role:?}");
                 self.say(20, what);
             }
         }
         let governance = thread.governance();
+        let reads = reads || self.is_removed(&thread.id(), thread.seat().id());
         if !reads && governance.epochs().any(|it| thread.holds_key(&it.epoch)) {
             self.say(
                 22,

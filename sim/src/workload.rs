@@ -85,6 +85,9 @@ pub(crate) struct Member {
     pub(crate) role: Role,
     /// Its seat, if somebody gave it the role.
     pub(crate) seat: Option<SeatId>,
+    /// The owner removed it, or began to: it goes on as long as it has not heard of that, and nothing of what
+    /// it writes is owed to anybody.
+    pub(crate) is_removed: bool,
     /// Its machine was told that it joined, and was not put back since.
     pub(crate) is_joined: bool,
 }

@@ -96,6 +96,7 @@ impl Run {
         let mut dice = Dice::new(self.options.seed, "probe");
         self.evidence.probe.doubtful = self.evidence.heads.doubtful.clone();
         self.evidence.probe.liars = self.evidence.heads.distrusted.clone();
+        self.evidence.probe.removed = self.removed_seats();
         for at in 0..self.seats.len() {
             let Some(machine) = self.world.machine(at) else {
                 continue;
@@ -131,6 +132,16 @@ impl Run {
         for text in &model.shown {
             self.evidence.probe.texts(text);
         }
+    }
+
+    /// The seats of machines that an owner removed, or began to.
+    fn removed_seats(&self) -> BTreeSet<(leno::ThreadId, leno::SeatId)> {
+        let model = self.model.borrow();
+        let threads = model.threads.iter().flat_map(|thread| {
+            let removed = thread.members.values().filter(|it| it.is_removed);
+            removed.filter_map(|it| Some((thread.id, it.seat?)))
+        });
+        threads.collect()
     }
 
     /// Looks at what went over the transports of honest machines.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use leno::{Error, Event, Role, SyncError};
-use leno_threads_core::thread::ReceiveError;
+use leno_threads_core::thread::{Quarantine, ReceiveError};
 
 use super::strike::Due;
 use super::{Failure, Outcome, Plan, RunOptions};
@@ -470,23 +470,24 @@ impl Run {
         if dice.below(25) != 0 {
             return false;
         }
-        let rotates = dice.coin();
-        let may = |role: Role| {
-            if rotates {
-                role.writes()
-            } else {
-                role.governs()
-            }
+        let which = dice.below(5);
+        let may = |role: Role| match which {
+            0 | 1 => role.writes(),
+            2 | 3 => role.governs(),
+            _ => role == Role::Owner,
         };
         let threads = self.model.borrow().threads_of(at, may);
         let Some(thread) = dice.pick(&threads).copied() else {
             return false;
         };
         let dice = Dice::new(dice.next(), "govern");
-        match rotates {
-            true => self.call(at, "rotate", async move |call| call.rotate(thread).await),
-            false => self.call(at, "set_role", async move |call| {
+        match which {
+            0 | 1 => self.call(at, "rotate", async move |call| call.rotate(thread).await),
+            2 | 3 => self.call(at, "set_role", async move |call| {
                 call.promote(thread, dice).await;
+            }),
+            _ => self.call(at, "remove", async move |call| {
+                call.remove(thread, dice).await;
             }),
         }
         true
@@ -530,7 +531,12 @@ impl Allowed {
         let allowed = [
             (11, self.forks, matches!(event, Event::Forked { .. })),
             (11, self.copies, matches!(event, Event::OwnLogAhead { .. })),
-            (13, self.forks, matches!(event, Event::Quarantined { .. })),
+            (
+                13,
+                self.forks,
+                // What somebody wrote who had not heard that he was removed is beyond the fence.
+                matches!(event, Event::Quarantined { reason, .. } if *reason != Quarantine::Fenced),
+            ),
             (
                 37,
                 self.breaches || self.forks,
@@ -584,7 +590,8 @@ fn disk_of(_: &Plan, _: usize) -> DiskKind {
 pub(super) fn members(run: &Run, thread: usize) -> BTreeSet<usize> {
     let model = run.model.borrow();
     let members = model.threads.get(thread).map(|it| &it.members);
-    let joined = members.into_iter().flatten().filter(|(_, it)| it.is_joined);
+    let joined = members.into_iter().flatten();
+    let joined = joined.filter(|(_, it)| it.is_joined && !it.is_removed);
     joined
         .map(|(at, _)| *at)
         .filter(|at| run.plan.byzantine() != Some(*at))

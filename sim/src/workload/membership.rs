@@ -20,6 +20,7 @@ impl Call {
             let member = Member {
                 role: Role::Owner,
                 seat: None,
+                is_removed: false,
                 is_joined: true,
             };
             model.threads.push(ThreadModel {
@@ -78,6 +79,7 @@ impl Call {
             let member = Member {
                 role,
                 seat: Some(card.seat()),
+                is_removed: false,
                 is_joined: false,
             };
             *model.governed.entry(self.machine).or_default() += 1;
@@ -131,7 +133,8 @@ impl Call {
             };
             let own = thread.members.get(&self.machine).map(|it| it.role);
             let may = |role: Role| own.is_some_and(|own| own.may_grant(role));
-            let members = thread.members.iter().filter(|(_, it)| it.is_joined);
+            let members = thread.members.iter();
+            let members = members.filter(|(_, it)| it.is_joined && !it.is_removed);
             let higher = members.filter_map(|(to, member)| {
                 let role = match member.role {
                     Role::Reader => Role::Writer,
@@ -157,6 +160,37 @@ impl Call {
         let member = members.and_then(|it| it.get_mut(&to));
         if let (Some(member), Some(())) = (member, given) {
             member.role = member.role.min(role);
+        }
+    }
+
+    /// Removes somebody who reads or writes.
+    pub(crate) async fn remove(self, at: usize, mut dice: Dice) {
+        let seat = {
+            let mut model = self.model.borrow_mut();
+            let liar = model.byzantine;
+            let Some(thread) = model.threads.get_mut(at) else {
+                return;
+            };
+            let members = thread.members.iter().filter(|(to, it)| {
+                let may_be = matches!(it.role, Role::Reader | Role::Writer);
+                may_be && it.is_joined && !it.is_removed && liar != Some(**to)
+            });
+            let members: Vec<_> = members
+                .filter_map(|(to, it)| Some((*to, it.seat?)))
+                .collect();
+            let Some((to, seat)) = dice.pick(&members).copied() else {
+                return;
+            };
+            // It may become durable also if the call is never answered.
+            if let Some(member) = thread.members.get_mut(&to) {
+                member.is_removed = true;
+            }
+            thread.ledger().may_lose(to);
+            *model.governed.entry(self.machine).or_default() += 1;
+            seat
+        };
+        if let Some(thread) = self.thread(at).await {
+            self.end("remove", thread.remove(seat).await);
         }
     }
 
@@ -193,6 +227,7 @@ impl Call {
             let member = Member {
                 role: offer.role,
                 seat: Some(offer.seat),
+                is_removed: false,
                 is_joined,
             };
             thread.members.insert(self.machine, member);

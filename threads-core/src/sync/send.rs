@@ -184,16 +184,8 @@ fn next_in(
             return Ok(Some(branch));
         }
     }
-    if matched.theirs.is_empty() && !matched.genesis_sent {
-        matched.genesis_sent = true;
-        let genesis = thread.genesis().encode();
-        return Ok(Some(
-            Message::Genesis {
-                thread: number,
-                genesis: &genesis,
-            }
-            .encode(),
-        ));
+    if let Some(genesis) = next_genesis(matched, thread) {
+        return Ok(Some(genesis));
     }
     if !matched.totals_sent {
         matched.totals_sent = true;
@@ -322,10 +314,28 @@ fn next_farewell(
     let told = matched
         .seat
         .and_then(|seat| thread.governance().farewell(seat));
-    match told.filter(|_| matched.haves_in > 0) {
-        Some(told) => next_range(matched, thread, view, Part::Until(&told), RANGE_BYTES),
-        None => Ok(None),
+    let Some(told) = told.filter(|_| matched.haves_in > 0) else {
+        return Ok(None);
+    };
+    // It may have been removed before it ever came.
+    if let Some(genesis) = next_genesis(matched, thread) {
+        return Ok(Some(genesis));
     }
+    next_range(matched, thread, view, Part::Until(&told), RANGE_BYTES)
+}
+
+/// The genesis, for whoever told of no log: before anything else that is told of the thread.
+fn next_genesis(matched: &mut Matched, thread: &Thread) -> Option<Vec<u8>> {
+    if !matched.theirs.is_empty() || matched.genesis_sent {
+        return None;
+    }
+    matched.genesis_sent = true;
+    let genesis = thread.genesis().encode();
+    let message = Message::Genesis {
+        thread: matched.number,
+        genesis: &genesis,
+    };
+    Some(message.encode())
 }
 
 /// Which logs a range is of.

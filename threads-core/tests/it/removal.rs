@@ -213,3 +213,22 @@ fn concurrent_removal_and_grant_agree_in_any_order() {
     // A removal ends what was granted without knowing of it.
     assert_eq!(outcomes, [None; 3]);
 }
+
+/// Who was removed before he ever came is told so, the genesis first, and takes nobody for a liar: other threads
+/// of the same two peers go on.
+#[test]
+fn removed_before_the_first_meeting_learns_of_it() {
+    let (mut alice, mut bob) = (Peer::new(1), Peer::new(2));
+    let id = alice.create();
+    let seat = alice.seat(&mut bob, id, Role::Writer);
+    remove(&mut alice, id, seat);
+    let other = alice.create();
+    alice.seat(&mut bob, other, Role::Writer);
+    alice.write(other, "hello");
+    sync(&mut alice, &mut bob);
+    assert!(bob.errors.is_empty(), "{:?}", bob.errors);
+    assert_eq!(role(&bob, id, seat), None);
+    assert!(bob.thread(id).governance().was_removed(seat));
+    assert_eq!(bob.reads(other), alice.reads(other));
+    assert_eq!(bob.reads(other).len(), 1);
+}
