@@ -90,7 +90,9 @@ fn every_invariant_holds_when_power_goes_amid_writes() {
 /// What millions of steps found, once each. What each seed comes to changes with the code.
 #[test]
 fn every_invariant_holds_where_one_did_not() {
-    for seed in [80, 20_016, 30_933, 700_268, 701_253, 802_359, 950_841] {
+    for seed in [
+        30, 80, 1_865, 20_016, 30_933, 700_268, 701_253, 802_359, 950_841,
+    ] {
         run_all(seed..seed + 1, &RunOptions::new(0));
     }
 }

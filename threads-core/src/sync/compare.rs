@@ -77,9 +77,17 @@ struct Found {
 impl Replica {
     /// Brings the tree with a peer up to date. What ended is named by tags from now on.
     fn refresh_tree(&mut self, peer: &PeerKey) {
-        let Self { slots, pairs, .. } = &mut *self;
-        let over = pairs.get_mut(peer).map(|pair| pair.refresh(slots));
-        if let Some(over) = over.filter(|over| !over.is_empty()) {
+        let Self {
+            slots,
+            pairs,
+            sessions,
+            ..
+        } = &mut *self;
+        let (Some(pair), Some(session)) = (pairs.get_mut(peer), sessions.get(peer)) else {
+            return;
+        };
+        let over = pair.refresh(slots, &session.called);
+        if !over.is_empty() {
             self.unlearn(peer, over);
         }
     }

@@ -437,9 +437,13 @@ impl Pair {
     }
 
     /// Brings the tree up to date. Returns threads in which one of the two seats holds no role any
-    /// more: they are not remembered from now on.
-    pub(super) fn refresh(&mut self, slots: &BTreeMap<ThreadId, Slot>) -> Vec<ThreadId> {
-        let mut over = Vec::new();
+    /// more: they are not remembered from now on, but for those whose names are under way.
+    pub(super) fn refresh(
+        &mut self,
+        slots: &BTreeMap<ThreadId, Slot>,
+        called: &BTreeMap<ThreadId, u32>,
+    ) -> Vec<ThreadId> {
+        let (mut over, mut later) = (Vec::new(), BTreeSet::new());
         for id in std::mem::take(&mut self.stale) {
             let (Some(Slot::Open(thread)), Some(known)) = (slots.get(&id), self.known.get(&id))
             else {
@@ -449,10 +453,14 @@ impl Pair {
             let holds = |seat: SeatId| governance.role(seat).is_some();
             if holds(known.own) && holds(known.remote) {
                 self.tree.set(known.name, leaf(thread, known));
+            } else if called.contains_key(&id) {
+                // The other side answers by the same name.
+                later.insert(id);
             } else {
                 over.push(id);
             }
         }
+        self.stale = later;
         for id in &over {
             self.unlearn(id, true);
         }
