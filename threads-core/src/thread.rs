@@ -9,7 +9,7 @@
 //! stored; a record is admitted once what it names is here and its time has come; its ops are
 //! applied once its key is held too.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use leno_crdt_codec::{LogId, Seq, Stamp};
@@ -123,8 +123,8 @@ pub struct Thread {
     wrapped: wraps::Wrapped,
     /// Counts wraps that were kept: while it stays, there are no new ones.
     wraps_kept: u64,
-    /// The keys that each one that is held links to.
-    links: BTreeMap<EpochId, BTreeSet<EpochId>>,
+    /// Whether each key that is held opens the link to another one that is.
+    links: BTreeMap<EpochId, BTreeMap<EpochId, bool>>,
     /// How many keys were held when links were looked at.
     links_checked: usize,
     /// Whether readers may lack wraps of keys that are held here.

@@ -124,8 +124,9 @@ impl Governance {
         domain: u32,
         held: impl Fn(&EpochId) -> bool,
     ) -> Option<EpochId> {
+        let ends = self.standing.ends(None);
         let standing = self.standing_epochs(domain);
-        let safe = standing.filter(|it| held(&it.op.epoch) && self.standing.is_safe(&it.by, None));
+        let safe = standing.filter(|it| held(&it.op.epoch) && self.standing.covers(&it.by, &ends));
         newest_of(&safe.map(|it| &it.op).collect::<Vec<_>>())
     }
 

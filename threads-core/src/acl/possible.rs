@@ -54,21 +54,24 @@ impl Governance {
                 GovernanceChange::Void(name, reason)
             }));
         }
+        let forks = changes.iter().filter_map(|it| {
+            let GovernanceChange::Forked(log, first) = it else {
+                return None;
+            };
+            Some((*log, *first))
+        });
+        let forks: Vec<_> = forks.collect();
         let said = Said {
             place: record.place,
             stamp: record.stamp,
             acts,
-            shows_fork: changes
-                .iter()
-                .any(|it| matches!(it, GovernanceChange::Forked(..))),
+            forks: forks.clone(),
         };
         self.standing.insert(said, &record.past);
-        for change in &changes {
-            if let GovernanceChange::Forked(log, first) = change {
-                self.fork(*log, *first);
-                let shown = self.shown.entry(*log).or_insert(*first);
-                *shown = (*first).min(*shown);
-            }
+        for (log, first) in forks {
+            self.fork(log, first);
+            let shown = self.shown.entry(log).or_insert(first);
+            *shown = first.min(*shown);
         }
         changes
     }

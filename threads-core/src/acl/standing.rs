@@ -70,8 +70,8 @@ pub(super) struct Said {
     pub(super) stamp: Stamp,
     /// Each with its index in the record, and the records that it accepts.
     pub(super) acts: Vec<(u32, Act, Vec<RecordRef>)>,
-    /// Whether it shows that a log has two branches.
-    pub(super) shows_fork: bool,
+    /// Logs that it shows to have two branches, and the first place at which they may differ.
+    pub(super) forks: Vec<(LogId, Seq)>,
 }
 
 /// What somebody has seen: the newest records of logs by their numbers, sorted by these.
@@ -167,7 +167,7 @@ pub(super) struct Standing {
     void_leaves: BTreeSet<EntryAt>,
     /// By log, the records that may end rights to read, and the place of the first of them.
     endings: BTreeMap<u32, (Vec<(EntryAt, Ends)>, Seq)>,
-    clashes: Vec<Clash>,
+    clashes: BTreeSet<Clash>,
     has_leaves: bool,
     queue: VecDeque<MemberAt>,
     /// Members for whom something else than their grants changed.
@@ -212,7 +212,7 @@ impl Standing {
             owners: Vec::new(),
             void_leaves: BTreeSet::new(),
             endings: BTreeMap::new(),
-            clashes: Vec::new(),
+            clashes: BTreeSet::new(),
             has_leaves: false,
             queue: VecDeque::new(),
             forced: BTreeSet::new(),
@@ -408,9 +408,12 @@ impl Standing {
     fn settle(&mut self) {
         while let Some(member) = self.queue.pop_front() {
             let is_forced = self.forced.remove(&member);
-            if !self.rebar(member) && !is_forced {
+            let is_otherwise = self.rebar(member);
+            if !is_otherwise && !is_forced {
                 continue;
             }
+            // What a fork takes from somebody depends on who was let do it.
+            self.have_losses_changed |= !self.forked.is_empty();
             self.touched.insert(member);
             let seats = self.member(member).seats();
             for seat in seats {

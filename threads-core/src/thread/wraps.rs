@@ -102,33 +102,37 @@ impl Thread {
     pub(crate) fn unlinked(&mut self, epochs: &[EpochId]) -> Vec<EpochId> {
         self.check_links();
         let held = epochs.iter().filter(|it| self.keys.contains_key(it));
-        let linked = self.linked_from(held.clone().flat_map(|it| self.links_of(it)));
+        let mut linked = BTreeSet::new();
+        for epoch in held.clone().flat_map(|it| self.links_of(it)) {
+            self.reach(epoch, &mut linked);
+        }
         let mut reached = BTreeSet::new();
         let mut unlinked = Vec::new();
         // Those who make keys together could link them in a circle: then one of them serves for all.
         for epoch in held.clone().filter(|it| !linked.contains(it)).chain(held) {
             if !reached.contains(epoch) {
                 unlinked.push(*epoch);
-                reached.append(&mut self.linked_from([*epoch].into_iter()));
+                self.reach(*epoch, &mut reached);
             }
         }
         unlinked
     }
 
     fn links_of(&self, epoch: &EpochId) -> impl Iterator<Item = EpochId> + '_ {
-        self.links.get(epoch).into_iter().flatten().copied()
+        let links = self.links.get(epoch).into_iter().flatten();
+        links
+            .filter(|(_, opens)| **opens)
+            .map(|(parent, _)| *parent)
     }
 
-    /// Epochs, and all that their keys lead to.
-    fn linked_from(&self, epochs: impl Iterator<Item = EpochId>) -> BTreeSet<EpochId> {
-        let mut reached = BTreeSet::new();
-        let mut to_follow: Vec<_> = epochs.collect();
+    /// Adds an epoch, and all that its key leads to.
+    fn reach(&self, epoch: EpochId, reached: &mut BTreeSet<EpochId>) {
+        let mut to_follow = vec![epoch];
         while let Some(epoch) = to_follow.pop() {
             if reached.insert(epoch) {
                 to_follow.extend(self.links_of(&epoch));
             }
         }
-        reached
     }
 
     /// Finds out which keys that are held link to which others, after some came.
@@ -141,12 +145,9 @@ impl Thread {
             let op = self.governance.epoch_in(*domain, epoch);
             for parent in op.into_iter().flat_map(|it| &it.parents) {
                 let of_epoch = self.links.entry(*epoch).or_default();
-                let opens = |link: KeyLink| link.open(key, parent.epoch, self.id, *domain);
-                if !of_epoch.contains(&parent.epoch)
-                    && self.keys.contains_key(&parent.epoch)
-                    && parent.link.and_then(opens).is_some()
-                {
-                    of_epoch.insert(parent.epoch);
+                if self.keys.contains_key(&parent.epoch) && !of_epoch.contains_key(&parent.epoch) {
+                    let opens = |link: KeyLink| link.open(key, parent.epoch, self.id, *domain);
+                    of_epoch.insert(parent.epoch, parent.link.and_then(opens).is_some());
                 }
             }
         }

@@ -9,18 +9,18 @@
 
 use std::collections::BTreeSet;
 
-use leno_crdt_codec::Seq;
+use leno_crdt_codec::{LogId, Seq};
 
 use super::{Act, EntryAt, Power, Said, Standing};
-use crate::RecordId;
 use crate::control::Role;
 use crate::frontier::Frontier;
+use crate::{RecordId, SeatId};
 
 /// By what a record may end rights to read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ends {
-    /// Whether it shows a fork: what stood on a branch may fall.
-    by_proof: bool,
+    /// Control logs that it shows to have two branches, and where: what somebody did there who governs falls.
+    forks: Vec<(LogId, Seq)>,
     /// What its author needs for what may end them.
     powers: BTreeSet<Power>,
     /// Whether it says that an owner leaves: whether that stands, later records decide.
@@ -29,12 +29,12 @@ pub(super) struct Ends {
 
 impl Ends {
     fn is_empty(&self) -> bool {
-        !self.by_proof && self.powers.is_empty() && !self.owner_leaves
+        self.forks.is_empty() && self.powers.is_empty() && !self.owner_leaves
     }
 }
 
 /// Two grants to one member that know nothing of each other: one may take from the other what it permits.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Clash {
     one: (EntryAt, Power),
     other: (EntryAt, Power),
@@ -44,7 +44,7 @@ impl Standing {
     /// Notes by what a record may end rights to read. Its own past tells that.
     pub(super) fn note_endings(&mut self, at: EntryAt, said: &Said) {
         let mut ends = Ends {
-            by_proof: said.shows_fork,
+            forks: said.forks.clone(),
             ..Ends::default()
         };
         for (index, act, accepts) in &said.acts {
@@ -89,7 +89,7 @@ impl Standing {
     }
 
     /// Whether a record's author has seen that somebody was given such a role.
-    fn was_given(&self, at: EntryAt, to: crate::SeatId, is_such: impl Fn(Role) -> bool) -> bool {
+    fn was_given(&self, at: EntryAt, to: SeatId, is_such: impl Fn(Role) -> bool) -> bool {
         let member = self.member_at.get(&to).map(|it| self.member(*it));
         let mut grants = member.into_iter().flat_map(|it| &it.grants);
         grants.any(|grant| {
@@ -109,7 +109,7 @@ impl Standing {
     }
 
     /// Notes the grants to the same member that know nothing of one and permit other things.
-    fn note_clashes(&mut self, (at, index): (EntryAt, u32), to: crate::SeatId, role: Role) {
+    fn note_clashes(&mut self, (at, index): (EntryAt, u32), to: SeatId, role: Role) {
         let Some(member) = self.member_at.get(&to).map(|it| self.member(*it)) else {
             return;
         };
@@ -130,53 +130,81 @@ impl Standing {
     /// Whether an epoch that these records began is safe to seal under for somebody who has seen so much;
     /// all that is here if nothing is given.
     pub(in crate::acl) fn is_safe(&self, began_by: &[RecordId], past: Option<&Frontier>) -> bool {
-        if self.endings.is_empty() && self.clashes.is_empty() {
-            return true;
-        }
+        self.covers(began_by, &self.ends(past))
+    }
+
+    /// What ends rights to read by what stands, as far as somebody has seen it: of each log the newest record, by
+    /// which those before it were seen.
+    pub(in crate::acl) fn ends(&self, past: Option<&Frontier>) -> BTreeSet<EntryAt> {
         let past = past.map(|past| self.numbered(past, None));
         let past = past.as_deref();
-        let began: Vec<_> = began_by.iter().filter_map(|id| self.at.get(id)).collect();
-        let is_covered = |at: EntryAt| {
-            let mut began = began.iter();
-            began.all(|by| **by == at || self.op_has_seen((**by, 0), (at, 0)))
-        };
-        // Who leaves holds the key that he begins.
-        let leaves = |at: &EntryAt| {
-            let mut acts = self.entry(*at).said.acts.iter();
-            acts.any(|it| matches!(it.1, Act::Leave))
-        };
-        !began.iter().any(|by| leaves(by))
-            && self.endings.iter().all(|(log, (of_log, _))| {
-                let seen = past.map_or(Seq::MAX, |past| {
-                    let found = past.binary_search_by_key(log, |it| it.0).ok();
-                    found.and_then(|at| past.get(at)).map_or(0, |it| it.1)
-                });
-                let known = of_log.iter().rev().filter(|(at, ends)| {
-                    self.entry(*at).said.place.seq <= seen
-                        && self.ends_now(*at, ends, past.is_none())
-                });
-                // Who has seen the newest one has seen those before it.
-                known.take(1).all(|(at, _)| is_covered(*at))
-            })
-            && self.clashes.iter().all(|clash| {
-                let mut both = [clash.one, clash.other].into_iter();
-                let matters = both.all(|(at, power)| {
-                    let is_known = past.is_none_or(|past| self.has_seen(None, past, at));
-                    is_known && self.rank(at, power).is_some()
-                });
-                !matters || (is_covered(clash.one.0) && is_covered(clash.other.0))
-            })
+        let newest = self.endings.iter().filter_map(|(log, (of_log, _))| {
+            let seen = past.map_or(Seq::MAX, |past| {
+                let found = past.binary_search_by_key(log, |it| it.0).ok();
+                found.and_then(|at| past.get(at)).map_or(0, |it| it.1)
+            });
+            let is_seen = |at: EntryAt| self.entry(at).said.place.seq <= seen;
+            let mut of_log = of_log.iter().rev();
+            let newest = of_log.find(|(at, ends)| is_seen(*at) && self.ends_now(*at, ends, past));
+            newest.map(|it| it.0)
+        });
+        let clashes = self.clashes.iter().filter(|clash| {
+            let mut both = [clash.one, clash.other].into_iter();
+            both.all(|(at, power)| self.is_known(past, at) && self.rank(at, power).is_some())
+        });
+        let clashing = clashes.flat_map(|it| [it.one.0, it.other.0]);
+        newest.chain(clashing).collect()
+    }
+
+    /// Whether the records that began an epoch had seen all of these.
+    pub(in crate::acl) fn covers(&self, began_by: &[RecordId], ends: &BTreeSet<EntryAt>) -> bool {
+        let mut began = began_by.iter().filter_map(|id| self.at.get(id));
+        began.all(|by| {
+            // Who leaves holds the key that he begins.
+            let mut acts = self.entry(*by).said.acts.iter();
+            let leaves = acts.any(|it| matches!(it.1, Act::Leave));
+            let mut ends = ends.iter();
+            !leaves && ends.all(|it| it == by || self.op_has_seen((*by, 0), (*it, 0)))
+        })
+    }
+
+    fn is_known(&self, past: Option<&[(u32, Seq)]>, at: EntryAt) -> bool {
+        past.is_none_or(|past| self.has_seen(None, past, at))
     }
 
     /// Whether what a record says ends something by what stands.
-    fn ends_now(&self, at: EntryAt, ends: &Ends, for_sealer: bool) -> bool {
+    fn ends_now(&self, at: EntryAt, ends: &Ends, past: Option<&[(u32, Seq)]>) -> bool {
         let mut powers = ends.powers.iter();
-        ends.by_proof
-            || powers.any(|power| self.rank(at, *power).is_some())
-            || (for_sealer
+        powers.any(|power| self.rank(at, *power).is_some())
+            || (past.is_none()
                 && ends.owner_leaves
                 && self.rank(at, Power::Belong).is_some()
                 && !self.void_leaves.contains(&at))
+            || ends.forks.iter().any(|fork| self.is_costly(*fork, past))
+    }
+
+    /// Whether a fork of a control log takes from somebody what was given or done behind the parting: not if it
+    /// would not stand anyhow. Otherwise anybody could have keys changed again and again.
+    fn is_costly(&self, (log, first): (LogId, Seq), past: Option<&[(u32, Seq)]>) -> bool {
+        let file = self.seats.get(&SeatId(log.0));
+        let mut entries = file.into_iter().flat_map(|it| &it.entries);
+        entries.any(|at| {
+            let said = &self.entry(*at).said;
+            let mut powers = said.acts.iter().map(|it| it.1.power());
+            said.place.seq >= first
+                && powers.any(|it| it <= Power::Govern)
+                && self.is_known(past, *at)
+                && self.stands_but_for_forks(*at)
+        })
+    }
+
+    fn stands_but_for_forks(&self, at: EntryAt) -> bool {
+        let place = self.entry(at).said.place;
+        self.candidates(self.author(at)).any(|(grant, _)| {
+            let bar = grant.bars.get(Power::Govern);
+            let is_open = bar.is_none_or(|bar| self.is_accepted(place, |by| by <= bar));
+            grant.role.has(Power::Govern) && is_open
+        })
     }
 }
 
