@@ -1,11 +1,12 @@
 //! Members who are removed, demoted and let in again: what stands of what they wrote, whoever learns of it
 //! when, and what they can read. Names of rules are those of `docs/governance.md`.
 
+use leno_threads_core::acl::{ControlRecord, Governance};
 use leno_threads_core::store::Store;
 use leno_threads_core::thread::{AppendError, Changes, Fenced, Quarantine};
 use leno_threads_core::{
-    DeviceOp, EpochId, FrameOp, KeyRef, LogId, RecordRef, RemoveOp, Role, SeatId, Seq, Stamp,
-    THREAD_DOMAIN, ThreadId,
+    DeviceOp, EpochId, EpochOp, FrameOp, Genesis, KeyRef, LogId, Policy, RecordId, RecordRef,
+    RemoveOp, Role, SeatId, Seq, Stamp, Suite, THREAD_DOMAIN, ThreadId,
 };
 
 use crate::util::{Peer, grant_op, new_seat, secrets, sync};
@@ -534,4 +535,55 @@ fn acceptance_in_advance_and_devices_of_devices_count_for_nothing() {
     let (run, _) = keys.craft(id, &phone.signing, &tip, &[by_phone]);
     band.olga.take(id, phones, &run).unwrap();
     assert_eq!(role(&band.olga, id, watch.id()), None);
+}
+
+/// What somebody accepts whom he cannot have heard of changes nothing, whichever of the two comes first.
+#[test]
+fn acceptance_of_what_was_not_seen_makes_no_epoch_unsafe() {
+    let genesis = Genesis {
+        owner: SeatId([1; 32]),
+        owner_kem: [1; 32],
+        suite: Suite::Aes256Gcm,
+        policy: Policy::Standard,
+        nonce: [0; 16],
+    };
+    let (olga, ann, will) = (genesis.owner, SeatId([2; 32]), SeatId([3; 32]));
+    let record = |seat: SeatId, seq: Seq, past: &[(SeatId, Seq)], ops| ControlRecord {
+        place: RecordRef {
+            log: seat.control_log(),
+            seq,
+            id: RecordId([seat.0[0] * 16 + seq as u8; 32]),
+        },
+        stamp: Stamp(1_000 + seq),
+        past: past
+            .iter()
+            .map(|(seat, seq)| (seat.control_log(), *seq))
+            .collect(),
+        ops,
+    };
+    let admin = FrameOp::Grant(grant_op(ann, [2; 32], Role::Admin));
+    let reader = FrameOp::Grant(grant_op(will, [3; 32], Role::Reader));
+    let grants = record(olga, 1, &[], vec![admin, reader]);
+    let remove = FrameOp::Remove(RemoveOp {
+        member: will,
+        accepts: Vec::new(),
+    });
+    let epoch = FrameOp::Epoch(EpochOp {
+        domain: THREAD_DOMAIN,
+        epoch: EpochId([7; 32]),
+        parents: Vec::new(),
+    });
+    let removal = record(olga, 2, &[(olga, 1)], vec![remove, epoch]);
+    let accept = FrameOp::Accept(vec![removal.place]);
+    let accept = record(ann, 1, &[(olga, 1)], vec![accept]);
+    for order in [[&removal, &accept], [&accept, &removal]] {
+        let mut governance = Governance::new(&genesis);
+        governance.admit(&grants);
+        for record in order {
+            governance.admit(record);
+        }
+        assert_eq!(governance.role(will), None);
+        let sealing = governance.sealing_epoch(THREAD_DOMAIN);
+        assert_eq!(sealing, Some(EpochId([7; 32])));
+    }
 }

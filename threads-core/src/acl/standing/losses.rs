@@ -69,11 +69,15 @@ impl Standing {
                     !is_owners
                 }
             };
-            // A removal that fell stands again by being accepted.
+            // A removal that fell stands again by being accepted, by who had seen it.
             let accepts_endings = || {
                 accepts.iter().any(|it| {
-                    let accepted = self.at.get(&it.id).map(|it| self.entry(*it).log);
-                    let of_log = accepted.and_then(|log| self.endings.get(&log));
+                    let accepted = self.at.get(&it.id).filter(|accepted| {
+                        let is_meant = self.entry(**accepted).said.place == *it;
+                        is_meant && self.op_has_seen((at, 0), (**accepted, 0))
+                    });
+                    let log = accepted.map(|it| self.entry(*it).log);
+                    let of_log = log.and_then(|log| self.endings.get(&log));
                     of_log.is_some_and(|(_, first)| *first <= it.seq)
                 })
             };
