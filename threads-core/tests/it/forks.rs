@@ -4,7 +4,7 @@ use leno_threads_core::fork::{Branch, ForkProof};
 use leno_threads_core::store::Store;
 use leno_threads_core::sync::{HaveLog, Message};
 use leno_threads_core::thread::{Fenced, Quarantine, ThreadEvent};
-use leno_threads_core::{FrameOp, LogId, Role, THREAD_DOMAIN, ThreadId};
+use leno_threads_core::{FrameOp, LogId, RemoveOp, Role, THREAD_DOMAIN, ThreadId};
 
 use crate::util::{Peer, backup, connect, sync, talk, talk_through};
 
@@ -471,27 +471,38 @@ fn forked_control_log_hides_no_grant() {
     assert_eq!(carol.reads(id), bob.reads(id));
 }
 
-/// A fork that is shown has keys changed only if somebody who governs did something behind the parting: no
-/// reader or writer can have them changed again and again.
+/// A fork that is shown has keys changed only if whoever did it governs: no reader or writer can have them
+/// changed again and again, nor can an admin who was removed.
 #[test]
 fn only_forks_of_those_who_govern_change_keys() {
-    for role in [Role::Reader, Role::Writer, Role::Admin] {
-        let [mut alice, mut carol, mut mallory] = [1, 2, 9].map(Peer::new);
+    for (role, is_removed) in [
+        (Role::Reader, false),
+        (Role::Writer, false),
+        (Role::Admin, true),
+        (Role::Admin, false),
+    ] {
+        let [mut alice, mut mallory] = [1, 9].map(Peer::new);
         let id = alice.create();
-        alice.seat(&mut mallory, id, role);
+        let seat = alice.seat(&mut mallory, id, role);
         sync(&mut alice, &mut mallory);
         let mut twin = Peer::new(9);
         twin.store = backup(&mallory.store);
         twin.restart();
         mallory.now += 1;
-        match role == Role::Admin {
-            true => drop(mallory.seat(&mut carol, id, Role::Reader)),
-            false => drop(mallory.govern(id, &[])),
-        }
+        mallory.govern(id, &[]);
         twin.govern(id, &[]);
         sync(&mut mallory, &mut alice);
         sync(&mut twin, &mut alice);
         assert!(alice.forks > 0);
+        if is_removed {
+            let accepts = Vec::new();
+            let remove = RemoveOp {
+                member: seat,
+                accepts,
+            };
+            alice.govern(id, &[FrameOp::Remove(remove)]);
+            alice.write(id, "without");
+        }
         let safe = |peer: &Peer| peer.thread(id).governance().sealing_epoch(THREAD_DOMAIN);
         let before = safe(&alice);
         assert!(before.is_some());
@@ -501,7 +512,8 @@ fn only_forks_of_those_who_govern_change_keys() {
             thread.show_forks(view, now, rng, changes).unwrap();
             assert!(!thread.has_unshown_forks());
         });
-        assert_eq!(safe(&alice) == before, role != Role::Admin, "{role:?}");
+        let is_costly = role == Role::Admin && !is_removed;
+        assert_eq!(safe(&alice) == before, !is_costly, "{role:?}");
         // Whoever writes next begins a new one.
         alice.write(id, "on");
         assert!(safe(&alice).is_some());

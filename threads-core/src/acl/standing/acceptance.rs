@@ -14,6 +14,13 @@ pub(super) struct Accepted {
     up_to: RecordRef,
 }
 
+impl Accepted {
+    /// Whether a place of the log was accepted, on whichever branch.
+    pub(super) fn reaches(&self, seq: Seq) -> bool {
+        self.up_to.seq >= seq
+    }
+}
+
 impl Standing {
     pub(super) fn note_acceptances(&mut self, by: EntryAt, power: Power, accepts: &[RecordRef]) {
         for up_to in accepts {
@@ -23,7 +30,7 @@ impl Standing {
         }
     }
 
-    fn acceptances<'a>(
+    pub(super) fn acceptances<'a>(
         &'a self,
         log: &LogId,
         counts: impl Fn(&Rank) -> bool + 'a,

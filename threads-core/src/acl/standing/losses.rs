@@ -19,7 +19,7 @@ use crate::{RecordId, SeatId};
 /// By what a record may end rights to read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ends {
-    /// Control logs that it shows to have two branches, and where: what somebody did there who governs falls.
+    /// Control logs that it shows to have two branches, and where: what whoever governs did there falls.
     forks: Vec<(LogId, Seq)>,
     /// What its author needs for what may end them.
     powers: BTreeSet<Power>,
@@ -187,27 +187,23 @@ impl Standing {
             || ends.forks.iter().any(|fork| self.is_costly(*fork, past))
     }
 
-    /// Whether a fork of a control log takes from somebody what was given or done behind the parting: not if it
-    /// would not stand anyhow. Otherwise anybody could have keys changed again and again.
+    /// Whether a fork of a control log may take something from others: if whoever wrote it governs, or what he
+    /// wrote behind the parting was accepted. Otherwise anybody could have keys changed again and again. What
+    /// stands there is no question: each peer may hold another branch.
     fn is_costly(&self, (log, first): (LogId, Seq), past: Option<&[(u32, Seq)]>) -> bool {
         let file = self.seats.get(&SeatId(log.0));
-        let mut entries = file.into_iter().flat_map(|it| &it.entries);
-        entries.any(|at| {
-            let said = &self.entry(*at).said;
-            let mut powers = said.acts.iter().map(|it| it.1.power());
-            said.place.seq >= first
-                && powers.any(|it| it <= Power::Govern)
-                && self.is_known(past, *at)
-                && self.stands_but_for_forks(*at)
-        })
-    }
-
-    fn stands_but_for_forks(&self, at: EntryAt) -> bool {
-        let place = self.entry(at).said.place;
-        self.candidates(self.author(at)).any(|(grant, _)| {
+        let members = file.into_iter().flat_map(|it| &it.members);
+        let mut grants = members.flat_map(|at| &self.member(*at).grants);
+        grants.any(|grant| {
+            let is_known = grant.by.is_none_or(|(by, _)| self.is_known(past, by));
             let bar = grant.bars.get(Power::Govern);
-            let is_open = bar.is_none_or(|bar| self.is_accepted(place, |by| by <= bar));
-            grant.role.has(Power::Govern) && is_open
+            let is_open = || {
+                bar.is_none_or(|bar| {
+                    let mut accepted = self.acceptances(&log, |by| by <= bar);
+                    accepted.any(|it| it.reaches(first))
+                })
+            };
+            grant.role.has(Power::Govern) && grant.rank.is_some() && is_known && is_open()
         })
     }
 }
