@@ -68,10 +68,9 @@ pub(crate) fn tag_of(wrap: &Wrap) -> WrapTag {
 impl Thread {
     /// Wraps the keys that are held for every reader for whom there is none yet that was made here or
     /// handed over by a reader: others may be junk. A key that another one links to needs no wrap: whoever
-    /// has that one opens it. Whose grant ended by the newest stamp here gets
-    /// none. If this seat itself may not read any more, it serves only those for whom there is none at
-    /// all: it may be the last to hold a key. Returns how many were made: at most
-    /// [`WRAPS_PER_STEP_MAX`]; the rest is left for a later call.
+    /// has that one opens it. Whose grant ended by the newest stamp here gets none. If this seat itself may not
+    /// read any more, it serves only those for whom there is none at all: it may be the last to hold a key.
+    /// Returns how many were made: at most [`WRAPS_PER_STEP_MAX`]; the rest is left for a later call.
     pub fn wrap_missing(&mut self, rng: &mut dyn CryptoRng, changes: &mut Changes) -> usize {
         let own = self.seat.id();
         let mut made = 0;

@@ -157,6 +157,24 @@ fn junk_of_a_replicator_does_not_count_as_served() {
     assert_eq!(wrap(&mut alice), 0);
 }
 
+/// Lets a peer claim in a session that it lacks every key; returns how many there are.
+fn lack_all(peer: &mut Peer, holder: &mut Peer, id: ThreadId) -> usize {
+    let governance = holder.thread(id).governance();
+    let mut epochs: Vec<_> = governance.epochs().map(|it| it.epoch).collect();
+    epochs.sort();
+    let mut is_asked = false;
+    talk_through(peer, holder, |bytes| match Message::decode(&bytes) {
+        Ok(Message::UpToDate { thread, .. }) if !is_asked => {
+            is_asked = true;
+            let epochs = epochs.clone();
+            Some(Message::NeedKeys { thread, epochs }.encode())
+        }
+        _ => Some(bytes),
+    });
+    assert!(is_asked);
+    epochs.len()
+}
+
 /// Whoever asks for keys in session after session gets them, and leaves behind no more than the seats
 /// that hand them over may: Alice's four, and four that Bob hands back.
 #[test]
@@ -171,25 +189,7 @@ fn wraps_made_anew_are_bounded() {
     let before = wraps(&alice, id).len();
     for _ in 0..20 {
         connect(&mut bob, &mut alice);
-        // Bob claims to lack every key.
-        let mut epochs: Vec<_> = alice
-            .thread(id)
-            .governance()
-            .epochs()
-            .map(|it| it.epoch)
-            .collect();
-        epochs.sort();
-        let mut is_asked = false;
-        talk_through(&mut bob, &mut alice, |bytes| {
-            match Message::decode(&bytes) {
-                Ok(Message::UpToDate { thread, .. }) if !is_asked => {
-                    is_asked = true;
-                    let epochs = epochs.clone();
-                    Some(Message::NeedKeys { thread, epochs }.encode())
-                }
-                _ => Some(bytes),
-            }
-        });
+        lack_all(&mut bob, &mut alice, id);
     }
     let for_bob = wraps(&alice, id)
         .into_iter()
@@ -440,28 +440,8 @@ fn all_keys_are_asked_for_and_few_are_wrapped() {
         rotate(&mut alice, id);
     }
     let bobs = alice.seat(&mut bob, id, Role::Reader);
-    let mut epochs: Vec<_> = alice
-        .thread(id)
-        .governance()
-        .epochs()
-        .map(|it| it.epoch)
-        .collect();
-    epochs.sort();
-    assert_eq!(epochs.len(), 22);
     connect(&mut alice, &mut bob);
-    let mut is_asked = false;
-    talk_through(&mut bob, &mut alice, |bytes| {
-        match Message::decode(&bytes) {
-            // Bob claims to lack every key.
-            Ok(Message::UpToDate { thread, .. }) if !is_asked => {
-                is_asked = true;
-                let epochs = epochs.clone();
-                Some(Message::NeedKeys { thread, epochs }.encode())
-            }
-            _ => Some(bytes),
-        }
-    });
-    assert!(is_asked);
+    assert_eq!(lack_all(&mut bob, &mut alice, id), 22);
     assert_eq!(bob.reads(id).len(), 20);
     let of_bob = wraps(&alice, id).into_iter().filter(|it| it.seat == bobs);
     assert!(of_bob.count() <= 4, "at most twice those of two domains");
